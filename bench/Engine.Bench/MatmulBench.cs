@@ -1,0 +1,133 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Engine.Checkpoints;
+using Engine.Cpu;
+using Engine.Cpu.Matmul;
+using Engine.Cpu.Matmul.Kernels;
+using Engine.Plans;
+
+namespace Engine.Bench;
+
+/// <summary>
+/// Rates of matrix products per format: of one token against the read bandwidth of the same minute, and of 512 tokens in multiplications per second.
+/// The best of many short runs counts, as in the probe: other work on a shared machine can only slow a run down.
+/// </summary>
+internal static unsafe class MatmulBench
+{
+    private static readonly DType[] formats =
+    [
+        DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K, DType.BF16, DType.F16, DType.F32,
+    ];
+
+    /// <summary>Runs the benchmark.</summary>
+    /// <param name="arguments">Names of formats, numbers of threads, or of an instruction set; nothing for all formats, 1 and 2 threads and the best.</param>
+    public static void Run(string[] arguments)
+    {
+        DType[] chosen = [.. formats.Where(format => arguments.Contains(format.ToString()))];
+        int[] threads = [.. arguments.Where(static text => int.TryParse(text, out _)).Select(int.Parse)];
+        string? named = Enum.GetNames<MatmulInstructions>().FirstOrDefault(name => arguments.Contains(name));
+        MatmulInstructions? instructions = named is null ? null : Enum.Parse<MatmulInstructions>(named);
+        Console.WriteLine($"{instructions ?? MatmulInstructionSupport.Best}");
+        Console.WriteLine("format threads |  1 token GB/s (of probe) | 4 tokens GMAC/s | 512 × 896→4864  512 × 4864→896 GMAC/s | packed/file");
+        foreach (DType format in chosen.Length == 0 ? formats : chosen)
+        {
+            foreach (int count in threads.Length == 0 ? [1, 2] : threads)
+            {
+                using var team = new ThreadTeam(count);
+                int hidden = 896 % format.Info().BlockElements == 0 ? 896 : 1024; // Formats with blocks of 256 do not fit the smaller model.
+                using Case head = new(format, hidden, 81920, team, instructions), up = new(format, hidden, 4864, team, instructions);
+                using Case down = new(format, 4864, hidden, team, instructions);
+                double probe = MemoryBandwidth.Measure(team);
+                double read = head.FileBytes / head.Time(1) / 1e9;
+                probe = Math.Max(probe, MemoryBandwidth.Measure(team)) / 1e9;
+                Console.WriteLine(
+                    $"{format,-6} {count,7} | {read,6:F1} of {probe,5:F1} = {read / probe,5:P0}     | {4 * head.Products / head.Time(4) / 1e9,8:F0}"
+                    + $"        | {512 * up.Products / up.Time(512) / 1e9,8:F0}  {512 * down.Products / down.Time(512) / 1e9,12:F0}"
+                    + $"                | {head.PackedBytes / (double)head.FileBytes:F3}");
+            }
+        }
+    }
+
+    private sealed class Case : IDisposable
+    {
+        private const int MaxTokens = 512;
+        private readonly ThreadTeam team;
+        private readonly PackedLinear linear;
+        private readonly float* input;
+        private readonly float* output;
+
+        public Case(DType format, int inputs, int outputs, ThreadTeam team, MatmulInstructions? instructions)
+        {
+            this.team = team;
+            using var checkpoint = new MemoryCheckpoint();
+            checkpoint.Add("w", format, [outputs, inputs], RandomBlocks(format, (long)inputs * outputs));
+            FileBytes = checkpoint["w"].ByteLength;
+            Products = (double)inputs * outputs;
+            linear = PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team);
+            if (instructions is MatmulInstructions set)
+            {
+                linear.Instructions = set;
+            }
+            input = (float*)NativeMemory.AlignedAlloc((nuint)inputs * MaxTokens * 4, 64);
+            output = (float*)NativeMemory.AlignedAlloc((nuint)outputs * MaxTokens * 4, 64);
+            for (int i = 0; i < inputs * MaxTokens; i++)
+            {
+                input[i] = Random.Shared.NextSingle() - 0.5f;
+            }
+        }
+
+        public long FileBytes { get; }
+
+        public long PackedBytes => linear.Bytes;
+
+        public double Products { get; }
+
+        /// <summary>Seconds of the fastest of many multiplications.</summary>
+        public double Time(int tokens)
+        {
+            var seconds = new List<double>();
+            linear.Multiply(team, input, tokens, output, accumulate: false);
+            linear.Multiply(team, input, tokens, output, accumulate: false);
+            long begin = Stopwatch.GetTimestamp();
+            while (seconds.Count < 9 || Stopwatch.GetElapsedTime(begin).TotalSeconds < 0.25)
+            {
+                long start = Stopwatch.GetTimestamp();
+                linear.Multiply(team, input, tokens, output, accumulate: false);
+                seconds.Add(Stopwatch.GetElapsedTime(start).TotalSeconds);
+            }
+            return seconds.Min();
+        }
+
+        public void Dispose()
+        {
+            linear.Dispose();
+            NativeMemory.AlignedFree(input);
+            NativeMemory.AlignedFree(output);
+        }
+
+        /// <summary>Random codes under finite scales: speed does not depend on what they are.</summary>
+        private static byte[] RandomBlocks(DType format, long elements)
+        {
+            DTypeInfo info = format.Info();
+            var bytes = new byte[elements / info.BlockElements * info.BlockBytes];
+            Random.Shared.NextBytes(bytes);
+            int[] scales = format switch
+            {
+                DType.F32 or DType.F16 or DType.BF16 => [info.BlockBytes - 2],
+                DType.Q6_K => [208],
+                DType.Q4_1 or DType.Q5_1 or DType.Q4_K or DType.Q5_K => [0, 2],
+                _ => [0],
+            };
+            ushort scale = format is DType.F32 or DType.BF16 ? (ushort)0x3C00 : (ushort)0x1C00;
+            for (long block = 0; block < bytes.Length; block += info.BlockBytes)
+            {
+                foreach (int offset in scales)
+                {
+                    bytes[block + offset] = (byte)scale;
+                    bytes[block + offset + 1] = (byte)(scale >> 8);
+                }
+            }
+            return bytes;
+        }
+    }
+}

@@ -1,0 +1,22 @@
+using BenchmarkDotNet.Running;
+using Engine.Bench;
+
+// What is measured here, with results: bench/README.md.
+switch (args.FirstOrDefault())
+{
+    case "matmul":
+        MatmulBench.Run(args[1..]);
+        return 0;
+    case "peers":
+        return Peers.Run(args[1..]);
+    case "micro":
+        BenchmarkSwitcher.FromAssembly(typeof(Peers).Assembly).Run(args[1..]);
+        return 0;
+    default:
+        Console.Error.WriteLine("""
+            matmul [formats] [threads] [instruction set]   rates of matrix products per format, beside the read bandwidth
+            peers --host … --peer … --model …              this engine and llama.cpp or ik_llama.cpp, same files, in turn
+            micro [--filter *]                             samplers and tokenizers, with BenchmarkDotNet
+            """);
+        return 2;
+}

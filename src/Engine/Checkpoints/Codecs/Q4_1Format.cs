@@ -1,0 +1,55 @@
+using System.Numerics.Tensors;
+
+namespace Engine.Checkpoints.Codecs;
+
+/// <summary>32 weights: <c>d: f16 | m: f16 | codes: u8[16]</c>; value = d·q + m. Nibbles as in <see cref="Q4_0Format"/>.</summary>
+internal readonly struct Q4_1Format : IBlockFormat
+{
+    public const int BlockElements = 32, MinimumOffset = 2, CodesOffset = 4, BlockBytes = CodesOffset + BlockElements / 2;
+
+    public static DType DType => DType.Q4_1;
+
+    public static bool IsFinite(ReadOnlySpan<byte> block) => HalfField.IsFinite(block) && HalfField.IsFinite(block[MinimumOffset..]);
+
+    public static void Decode(ReadOnlySpan<byte> block, Span<float> values)
+    {
+        float scale = HalfField.Read(block), minimum = HalfField.Read(block[MinimumOffset..]);
+        ReadOnlySpan<byte> codes = block.Slice(CodesOffset, BlockElements / 2);
+        for (int j = 0; j < BlockElements / 2; j++)
+        {
+            values[j] = scale * (codes[j] & 15) + minimum;
+            values[j + BlockElements / 2] = scale * (codes[j] >> 4) + minimum;
+        }
+    }
+
+    public static void Encode(ReadOnlySpan<float> values, Span<byte> block)
+    {
+        (float inverse, float minimum) = UnsignedScale.Write(values, 15, block, block[MinimumOffset..]);
+        for (int j = 0; j < BlockElements / 2; j++)
+        {
+            int low = UnsignedScale.Code(values[j], inverse, minimum, 15);
+            int high = UnsignedScale.Code(values[j + BlockElements / 2], inverse, minimum, 15);
+            block[CodesOffset + j] = (byte)(low | high << 4);
+        }
+    }
+}
+
+/// <summary>Scale and minimum of formats that have both: codes span the block's range.</summary>
+internal static class UnsignedScale
+{
+    /// <summary>Stores scale and minimum and returns the inverse scale and the minimum.</summary>
+    public static (float Inverse, float Minimum) Write(
+        ReadOnlySpan<float> values, int maxCode, Span<byte> scaleField, Span<byte> minimumField)
+    {
+        float minimum = TensorPrimitives.Min(values);
+        float scale = (TensorPrimitives.Max(values) - minimum) / maxCode;
+        HalfField.Write(scale, scaleField);
+        HalfField.Write(minimum, minimumField);
+        float inverse = scale == 0 ? 0f : 1f / scale;
+        return (float.IsInfinity(inverse) ? 0f : inverse, minimum);
+    }
+
+    /// <summary>The code, 0 … maxCode.</summary>
+    public static int Code(float value, float inverse, float minimum, int maxCode) =>
+        Math.Min(maxCode, (int)((value - minimum) * inverse + 0.5f));
+}

@@ -1,0 +1,190 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+
+namespace Engine.Checkpoints.Gguf;
+
+/// <summary>Makes the configuration that Hugging Face would have from GGUF metadata (formats.md §2.3).</summary>
+internal sealed class GgufConfig
+{
+    /// <summary>Keys under the architecture's prefix that change the numbers and that no known architecture here uses, with the value that
+    /// does nothing.</summary>
+    private static readonly (string Key, double Neutral)[] foreignKeys =
+    [
+        ("logit_scale", 1), ("residual_scale", 1), ("embedding_scale", 1), ("attention.clamp_kqv", 0), ("attention.max_alibi_bias", 0),
+        ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("attention.scale", 0), ("attention.temperature_scale", 0),
+    ];
+
+    private readonly Checkpoint source;
+    private readonly string prefix;
+    private readonly JsonObject config = [];
+
+    private GgufConfig(Checkpoint source, string architecture)
+    {
+        this.source = source;
+        prefix = architecture + ".";
+    }
+
+    /// <summary>Builds the configuration; where the architecture is not known, just its name.</summary>
+    public static JsonObject Build(Checkpoint source, GgufArchitecture? architecture, string? name)
+    {
+        if (name is null)
+            return [];
+        if (architecture is null)
+            return ConfigJson.Normalize(new JsonObject { ["model_type"] = name });
+        var builder = new GgufConfig(source, name);
+        if (architecture.Pairing is { } pairing)
+            builder.BuildLlama(architecture, pairing);
+        else
+            builder.BuildGpt2(architecture);
+        builder.RefuseForeignKeys();
+        builder.AddCommon();
+        return ConfigJson.Normalize(builder.config);
+    }
+
+    private void BuildLlama(GgufArchitecture architecture, string pairing)
+    {
+        long experts = Integer("expert_count") ?? 0;
+        long? window = Integer("attention.sliding_window");
+        // GGUF's llama stands for several families; what tells them apart is in the keys.
+        config["model_type"] = architecture.Name == "llama" && experts > 0 ? "mixtral"
+            : architecture.Name == "llama" && window > 0 ? "mistral"
+            : architecture.ModelTypes[0];
+        long hidden = Required("embedding_length"), layers = Required("block_count");
+        JsonNode heads = PerLayer("attention.head_count", layers) ?? throw Missing("attention.head_count");
+        config["hidden_size"] = hidden;
+        config["num_hidden_layers"] = layers;
+        config["num_attention_heads"] = heads;
+        config["num_key_value_heads"] = PerLayer("attention.head_count_kv", layers) ?? heads.DeepClone();
+        config["intermediate_size"] = PerLayer("feed_forward_length", layers) ?? throw Missing("feed_forward_length");
+        long headDim = HeadDim(hidden, heads);
+        config["head_dim"] = headDim;
+        config["max_position_embeddings"] = Required("context_length");
+        config["rms_norm_eps"] = Number("attention.layer_norm_rms_epsilon") ?? throw Missing("attention.layer_norm_rms_epsilon");
+        config["hidden_act"] = "silu";
+        config["attention_bias"] = Has("blk.0.attn_q.bias");
+        config["mlp_bias"] = Has("blk.0.ffn_up.bias");
+        if (window > 0)
+        {
+            config["sliding_window"] = window;
+            config["use_sliding_window"] = true;
+        }
+        if (experts > 0)
+        {
+            config["num_local_experts"] = experts;
+            config["num_experts_per_tok"] = Required("expert_used_count");
+        }
+        BuildRope(headDim, pairing);
+    }
+
+    private void BuildRope(long headDim, string pairing)
+    {
+        config["rope_theta"] = Number("rope.freq_base") ?? 10000.0;
+        config["rope_pairing"] = pairing;
+        if (Integer("rope.dimension_count") is { } rotated && rotated != headDim)
+            config["partial_rotary_factor"] = (double)rotated / headDim;
+        if (Has(GgufVocabulary.RopeFactorsTensor))
+            config["rope_factors_tensor"] = GgufVocabulary.RopeFactorsTensor;
+
+        string? type = source.Metadata.GetString(prefix + "rope.scaling.type", source.Path);
+        double? factor = Number("rope.scaling.factor");
+        if (type is null && Number("rope.scale_linear") is { } oldFactor)
+            (type, factor) = ("linear", oldFactor);
+        if (type is null or "none" || factor is null or 0)
+        {
+            if (type is not (null or "none"))
+                throw Missing("rope.scaling.factor");
+            return;
+        }
+        var scaling = new JsonObject { ["rope_type"] = type, ["factor"] = factor };
+        if (Integer("rope.scaling.original_context_length") is { } original)
+            scaling["original_max_position_embeddings"] = original;
+        if (type == "yarn")
+        {
+            // GGUF's factor multiplies YaRN's own 0.1·ln(factor) + 1 (Peng et al. 2023, §3.4); Hugging Face's replaces it.
+            if (Number("rope.scaling.attn_factor") is { } attention && attention != 1)
+                scaling["attention_factor"] = attention * (0.1 * Math.Log(factor.Value) + 1);
+            if (Number("rope.scaling.yarn_beta_fast") is { } fast)
+                scaling["beta_fast"] = fast;
+            if (Number("rope.scaling.yarn_beta_slow") is { } slow)
+                scaling["beta_slow"] = slow;
+        }
+        config["rope_scaling"] = scaling;
+    }
+
+    private void BuildGpt2(GgufArchitecture architecture)
+    {
+        config["model_type"] = architecture.ModelTypes[0];
+        config["n_embd"] = Required("embedding_length");
+        config["n_layer"] = Required("block_count");
+        config["n_head"] = Required("attention.head_count");
+        config["n_inner"] = Required("feed_forward_length");
+        config["n_positions"] = Required("context_length");
+        config["layer_norm_epsilon"] = Number("attention.layer_norm_epsilon") ?? throw Missing("attention.layer_norm_epsilon");
+        config["activation_function"] = "gelu_new";
+        config["conv1d_transposed"] = false;
+    }
+
+    private void AddCommon()
+    {
+        config["tie_word_embeddings"] = !Has("output.weight");
+        long? vocabulary = source.TryGetTensor("token_embd.weight", out TensorView? embedding) ? embedding.Rows : Integer("vocab_size");
+        if (vocabulary is { } size)
+            config["vocab_size"] = size;
+        foreach (string token in (ReadOnlySpan<string>)["bos", "eos"])
+        {
+            if (source.Metadata.GetInteger($"tokenizer.ggml.{token}_token_id", source.Path) is { } id)
+                config[$"{token}_token_id"] = id;
+        }
+    }
+
+    private void RefuseForeignKeys()
+    {
+        foreach ((string key, double neutral) in foreignKeys)
+        {
+            if (Number(key) is { } value && value != neutral)
+            {
+                throw new EngineException(
+                    string.Create(CultureInfo.InvariantCulture, $"the value {value} changes what the model computes, and is not supported"),
+                    source.Path, prefix + key);
+            }
+        }
+    }
+
+    private long HeadDim(long hidden, JsonNode heads)
+    {
+        long? key = Integer("attention.key_length"), value = Integer("attention.value_length");
+        if ((key ?? value) != (value ?? key))
+        {
+            throw new EngineException(
+                $"keys of {key} and values of {value} elements differ, which is not supported",
+                source.Path, prefix + "attention.key_length");
+        }
+        if (key is { } length)
+            return length;
+        return heads is JsonValue single && single.GetValue<long>() is > 0 and var count && hidden % count == 0
+            ? hidden / count
+            : throw Missing("attention.key_length");
+    }
+
+    /// <summary>A number, or an array with one per layer; an array of equal numbers is that number.</summary>
+    private JsonNode? PerLayer(string key, long layers)
+    {
+        if (source.Metadata.GetIntegers(prefix + key, source.Path) is not { } values)
+            return null;
+        if (values.Length == 0 || (values.Length != 1 && values.Length != layers))
+            throw new EngineException($"expected {layers} entries, one per layer, found {values.Length}", source.Path, prefix + key);
+        return Array.TrueForAll(values, value => value == values[0])
+            ? JsonValue.Create(values[0])
+            : new JsonArray([.. values.Select(static value => JsonValue.Create(value))]);
+    }
+
+    private bool Has(string tensor) => source.TryGetTensor(tensor, out _);
+
+    private long? Integer(string key) => source.Metadata.GetInteger(prefix + key, source.Path);
+
+    private double? Number(string key) => source.Metadata.GetNumber(prefix + key, source.Path);
+
+    private long Required(string key) => Integer(key) ?? throw Missing(key);
+
+    private EngineException Missing(string key) => new("the metadata key is missing", source.Path, prefix + key);
+}

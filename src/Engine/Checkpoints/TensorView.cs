@@ -1,0 +1,37 @@
+namespace Engine.Checkpoints;
+
+/// <summary>
+/// A tensor's bytes where they lie: mapped from a file or owned by a buffer. Row-major, outermost dimension first, rows contiguous and unpadded.
+/// No alignment is promised: safetensors data may start at an odd byte.
+/// </summary>
+/// <param name="Name">The tensor's name in its checkpoint.</param>
+/// <param name="DType">How the elements are stored.</param>
+/// <param name="Shape">Dimensions, outermost first; empty for a scalar.</param>
+/// <param name="Address">First byte. Valid while <paramref name="Owner"/> is reachable and its checkpoint is not disposed.</param>
+/// <param name="ByteLength">Length in bytes, already checked against shape and type.</param>
+/// <param name="Owner">What keeps the bytes alive.</param>
+public sealed unsafe record TensorView(string Name, DType DType, long[] Shape, nint Address, long ByteLength, object Owner)
+{
+    /// <summary>Elements in all.</summary>
+    public long ElementCount => Shape.Aggregate(1L, static (product, dimension) => checked(product * dimension));
+
+    /// <summary>Elements of the innermost dimension; 1 for a scalar.</summary>
+    public long Columns => Shape.Length == 0 ? 1 : Shape[^1];
+
+    /// <summary>Product of all dimensions but the innermost.</summary>
+    public long Rows => Columns == 0 ? 0 : ElementCount / Columns;
+
+    /// <summary>Bytes of one row; 0 when there is none.</summary>
+    public long RowBytes => Rows == 0 ? 0 : ByteLength / Rows;
+
+    /// <summary>The bytes of one row.</summary>
+    public ReadOnlySpan<byte> Row(long row)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(row);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(row, Rows);
+        return new ReadOnlySpan<byte>((byte*)Address + row * RowBytes, checked((int)RowBytes));
+    }
+
+    /// <summary>All bytes, for tensors under 2 GiB.</summary>
+    public ReadOnlySpan<byte> Bytes => new((byte*)Address, checked((int)ByteLength));
+}

@@ -1,0 +1,122 @@
+using Engine.Checkpoints.Gguf;
+
+namespace Engine.Checkpoints.Writing;
+
+/// <summary>Writes any checkpoint as a GGUF file in a chosen format, with its tokenizer, so that llama.cpp and this engine read
+/// it.</summary>
+public static class GgufConverter
+{
+    private const uint QuantizationVersion = 2;
+
+    /// <summary>Tensors of Hugging Face folders that hold no weights: old files saved buffers that readers compute.</summary>
+    private static readonly string[] buffers = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
+
+    /// <summary>Converts a checkpoint.</summary>
+    /// <param name="source">
+    /// A GGUF model (its metadata is kept and its tensors stored anew), or one in Hugging Face's vocabulary of a family in which GGUF's
+    /// names are known: llama, mistral, qwen2, qwen3, gpt2.
+    /// </param>
+    /// <param name="path">The file; replaced if it exists.</param>
+    /// <param name="recipe">What each tensor is stored as.</param>
+    /// <exception cref="EngineException">The family, a tensor or the tokenizer cannot be expressed in GGUF, or a value is not
+    /// finite.</exception>
+    public static void Convert(Checkpoint source, string path, QuantizationRecipe recipe)
+    {
+        Checkpoint raw = source is GgufVocabulary vocabulary ? vocabulary.Source : source;
+        if (raw.Metadata.ContainsKey(GgufVocabulary.ArchitectureKey))
+            Requantize(raw, path, recipe);
+        else
+            Translate(raw, path, recipe);
+    }
+
+    private static void Requantize(Checkpoint source, string path, QuantizationRecipe recipe)
+    {
+        string architecture = source.Metadata.GetString(GgufVocabulary.ArchitectureKey, source.Path)!;
+        int layers = (int)(source.Metadata.GetInteger($"{architecture}.block_count", source.Path) ?? 0);
+        bool tied = !source.TryGetTensor("output.weight", out _);
+        IEnumerable<KeyValuePair<string, object>> kept = source.Metadata.Where(static pair =>
+            !pair.Key.StartsWith("split.", StringComparison.Ordinal)
+            && pair.Key is not ("general.file_type" or "general.quantization_version"));
+        GgufWriter.Write(path, kept.Concat(FileType(recipe)), [.. source.TensorNames.Select(name =>
+        {
+            TensorView tensor = source[name];
+            return TensorSource.Convert(tensor, recipe.For(name, tensor.Shape, layers, tied));
+        })]);
+    }
+
+    private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe)
+    {
+        var config = new HfConfig(source);
+        GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.ModelTypes.Contains(config.ModelType))
+            ?? throw new EngineException($"GGUF's names for the family {config.ModelType} are not known here", source.Path, "model_type");
+        var tensors = new List<TensorSource>();
+        bool tied = config.Tied || !source.TryGetTensor("lm_head.weight", out _);
+        foreach (string name in source.TensorNames)
+        {
+            if (Array.Exists(buffers, name.EndsWith) || (tied && name == "lm_head.weight"))
+                continue;
+            // GPT-2's own files leave out the prefix that everybody else's have.
+            string ggufName = architecture.ToGguf(name) ?? architecture.ToGguf("transformer." + name)
+                ?? throw new EngineException(
+                    $"GGUF has no name for this tensor in the architecture {architecture.Name}", source.Path, name);
+            tensors.Add(Translate(source[name], ggufName, architecture, config, recipe, tied));
+        }
+        if (config.RopeFactors() is { } factors)
+            tensors.Add(TensorSource.FromValues(GgufVocabulary.RopeFactorsTensor, [factors.Length], factors));
+        GgufWriter.Write(
+            path,
+            [.. config.Metadata(architecture), .. FileType(recipe), .. TokenizerMetadata.From(source, config.VocabularySize)],
+            tensors);
+    }
+
+    private static TensorSource Translate(
+        TensorView tensor, string name, GgufArchitecture architecture, HfConfig config, QuantizationRecipe recipe, bool tied)
+    {
+        if (architecture.Pairing is null && config.Conv1dTransposed && tensor.Shape.Length == 2
+            && name.StartsWith("blk.", StringComparison.Ordinal))
+        {
+            long[] shape = [tensor.Shape[1], tensor.Shape[0]];
+            DType stored = recipe.For(name, shape, config.Layers, tied);
+            return new TensorSource(name, stored, shape, stream => TensorSource.Convert(Transpose(tensor), stored).WriteTo(stream));
+        }
+        DType dtype = recipe.For(name, tensor.Shape, config.Layers, tied);
+        bool permute = architecture.Pairing == GgufArchitecture.AdjacentPairs && !config.AdjacentPairs
+            && (name.Contains(".attn_q.", StringComparison.Ordinal) || name.Contains(".attn_k.", StringComparison.Ordinal));
+        if (!permute)
+            return TensorSource.Convert(tensor, dtype, name);
+        int headDim = config.HeadDim;
+        if (tensor.Shape.Length == 1)
+        {
+            float[] values = tensor.ToFloats();
+            float[] permuted = [.. Enumerable.Range(0, values.Length).Select(row => values[SourceRow(row, headDim)])];
+            return TensorSource.FromValues(name, tensor.Shape, permuted);
+        }
+        return TensorSource.Convert(tensor, dtype, name, row => SourceRow(row, headDim));
+    }
+
+    /// <summary>
+    /// The row of a Hugging Face projection (halves: j and j + headDim/2 rotate together) that becomes a row of GGUF's (2j and 2j + 1 do).
+    /// </summary>
+    private static long SourceRow(long row, int headDim)
+    {
+        long head = row / headDim, inHead = row % headDim;
+        return head * headDim + inHead % 2 * (headDim / 2) + inHead / 2;
+    }
+
+    private static TensorView Transpose(TensorView tensor)
+    {
+        long rows = tensor.Shape[0], columns = tensor.Shape[1];
+        float[] values = tensor.ToFloats();
+        var transposed = new float[values.Length];
+        for (long row = 0; row < rows; row++)
+        {
+            for (long column = 0; column < columns; column++)
+                transposed[column * rows + row] = values[row * columns + column];
+        }
+        // The view holds the buffer; it is freed when the view is no longer reachable.
+        return new MemoryCheckpoint().Add(tensor.Name, [columns, rows], transposed);
+    }
+
+    private static KeyValuePair<string, object>[] FileType(QuantizationRecipe recipe) =>
+        [new("general.file_type", recipe.FileType), new("general.quantization_version", QuantizationVersion)];
+}

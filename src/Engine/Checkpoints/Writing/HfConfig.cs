@@ -1,0 +1,177 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+using Engine.Checkpoints.Gguf;
+
+namespace Engine.Checkpoints.Writing;
+
+/// <summary>A Hugging Face configuration as the GGUF metadata that llama.cpp's converter would write for it.</summary>
+internal sealed class HfConfig(Checkpoint source)
+{
+    private readonly JsonObject config = source.Config;
+
+    public string ModelType => Text(config, "model_type") ?? throw Wrong("model_type", "a string");
+
+    public bool Tied => Flag("tie_word_embeddings") ?? ModelType is "gpt2";
+
+    public bool AdjacentPairs => Text(config, "rope_pairing") == "adjacent";
+
+    public bool Conv1dTransposed => Flag("conv1d_transposed") ?? true;
+
+    public int Layers => (int)Integer(ModelType == "gpt2" ? "n_layer" : "num_hidden_layers");
+
+    public int HeadDim => (int)(Optional("head_dim") ?? Integer("hidden_size") / Integer("num_attention_heads"));
+
+    public int VocabularySize => (int)Integer("vocab_size");
+
+    /// <summary>The keys of <c>general</c> and of the architecture.</summary>
+    public List<KeyValuePair<string, object>> Metadata(GgufArchitecture architecture)
+    {
+        string name = Text(config, "_name_or_path") is { Length: > 0 } given ? given : Path.GetFileName(source.Path.TrimEnd('/', '\\'));
+        var keys = new List<KeyValuePair<string, object>>
+        {
+            new(GgufVocabulary.ArchitectureKey, architecture.Name),
+            new("general.name", name),
+        };
+        string prefix = architecture.Name + ".";
+        void Add(string key, object value) => keys.Add(new(prefix + key, value));
+
+        if (architecture.Pairing is null)
+        {
+            RequireOneOf("activation_function", "gelu_new", "gelu_pytorch_tanh");
+            Refuse("scale_attn_weights", Flag("scale_attn_weights") == false);
+            Refuse("scale_attn_by_inverse_layer_idx", Flag("scale_attn_by_inverse_layer_idx") == true);
+            long width = Integer("n_embd");
+            Add("context_length", (uint)Integer("n_positions"));
+            Add("embedding_length", (uint)width);
+            Add("block_count", (uint)Layers);
+            Add("feed_forward_length", (uint)(Optional("n_inner") ?? 4 * width));
+            Add("attention.head_count", (uint)Integer("n_head"));
+            Add("attention.layer_norm_epsilon", (float)(Number(config, "layer_norm_epsilon") ?? 1e-5));
+            return keys;
+        }
+        RequireOneOf("hidden_act", "silu");
+        if (Number(config, "partial_rotary_factor") is { } part && part != 1)
+            throw new EngineException($"partial rotation ({part}) cannot be converted yet", source.Path, "partial_rotary_factor");
+        Refuse("max_window_layers", Flag("use_sliding_window") == true && Number(config, "max_window_layers") is not (null or 0));
+        Refuse("layer_types", config["layer_types"] is JsonArray types && types.Select(static type => type?.ToString()).Distinct().Count() > 1);
+        Add("context_length", (uint)Integer("max_position_embeddings"));
+        Add("embedding_length", (uint)Integer("hidden_size"));
+        Add("block_count", (uint)Layers);
+        Add("feed_forward_length", (uint)Integer("intermediate_size"));
+        Add("attention.head_count", (uint)Integer("num_attention_heads"));
+        Add("attention.head_count_kv", (uint)(Optional("num_key_value_heads") ?? Integer("num_attention_heads")));
+        if (HeadDim * Integer("num_attention_heads") != Integer("hidden_size"))
+        {
+            Add("attention.key_length", (uint)HeadDim);
+            Add("attention.value_length", (uint)HeadDim);
+        }
+        Add("attention.layer_norm_rms_epsilon", (float)(Number(config, "rms_norm_eps") ?? throw Wrong("rms_norm_eps", "a number")));
+        Add("rope.freq_base", (float)(RopeTheta));
+        Add("rope.dimension_count", (uint)HeadDim);
+        Add("vocab_size", (uint)VocabularySize);
+        if (Optional("sliding_window") is { } window && (Flag("use_sliding_window") ?? true))
+            Add("attention.sliding_window", (uint)window);
+        AddScaling(Add);
+        return keys;
+    }
+
+    /// <summary>
+    /// Llama 3's scaling as divisors of the inverse frequencies, [headDim / 2]: long wavelengths are stretched by the factor, short ones
+    /// are kept, those between are interpolated (Llama 3.1 model card; transformers, <c>_compute_llama3_parameters</c>). Null for other
+    /// models.
+    /// </summary>
+    public float[]? RopeFactors()
+    {
+        if (Scaling is not { } scaling || ScalingType(scaling) != "llama3")
+            return null;
+        double factor = Needed(scaling, "factor"), low = Needed(scaling, "low_freq_factor"), high = Needed(scaling, "high_freq_factor");
+        double original = Needed(scaling, "original_max_position_embeddings");
+        var factors = new float[HeadDim / 2];
+        for (int pair = 0; pair < factors.Length; pair++)
+        {
+            double wavelength = 2 * Math.PI * Math.Pow(RopeTheta, 2.0 * pair / HeadDim);
+            double smooth = Math.Clamp((original / wavelength - low) / (high - low), 0, 1);
+            factors[pair] = (float)(1 / ((1 - smooth) / factor + smooth));
+        }
+        return factors;
+    }
+
+    // transformers 5 moved the base and the scaling into one object.
+    private JsonObject? Scaling => (config["rope_scaling"] ?? config["rope_parameters"]) as JsonObject;
+
+    private double RopeTheta => Number(config, "rope_theta") ?? (Scaling is { } scaling ? Number(scaling, "rope_theta") : null) ?? 10000.0;
+
+    private void AddScaling(Action<string, object> add)
+    {
+        if (Scaling is not { } scaling || ScalingType(scaling) is "default" or "llama3")
+            return;
+        string type = ScalingType(scaling);
+        if (type is not ("linear" or "yarn"))
+            throw new EngineException($"rotary scaling {type} cannot be stored in GGUF here", source.Path, "rope_scaling");
+        foreach (string key in new[] { "mscale", "mscale_all_dim", "truncate" })
+            Refuse("rope_scaling", scaling[key] is not null, key);
+        double factor = Needed(scaling, "factor");
+        add("rope.scaling.type", type);
+        add("rope.scaling.factor", (float)factor);
+        if (Number(scaling, "original_max_position_embeddings") is { } original)
+            add("rope.scaling.original_context_length", (uint)original);
+        if (type == "yarn" && Number(scaling, "attention_factor") is { } attention)
+            add("rope.scaling.attn_factor", (float)(attention / (0.1 * Math.Log(factor) + 1)));
+        if (Number(scaling, "beta_fast") is { } fast)
+            add("rope.scaling.yarn_beta_fast", (float)fast);
+        if (Number(scaling, "beta_slow") is { } slow)
+            add("rope.scaling.yarn_beta_slow", (float)slow);
+    }
+
+    private string ScalingType(JsonObject scaling) => Text(scaling, "rope_type") ?? Text(scaling, "type") ?? "default";
+
+    private double Needed(JsonObject scaling, string key) => Number(scaling, key) ?? throw Wrong($"rope_scaling.{key}", "a number");
+
+    /// <summary>What changes the numbers and has no key in GGUF must not get lost on the way.</summary>
+    private void Refuse(string key, bool present, string? inner = null)
+    {
+        if (present)
+            throw new EngineException($"GGUF has no place for {inner ?? "this"}: the converted model would compute something else", source.Path, key);
+    }
+
+    private void RequireOneOf(string key, params ReadOnlySpan<string> known)
+    {
+        if (Text(config, key) is { } value && !known.Contains(value))
+            throw new EngineException(
+                $"{value} cannot be stored in GGUF; expected {string.Join(" or ", known.ToArray())}", source.Path, key);
+    }
+
+    private long Integer(string key) => Optional(key) ?? throw Wrong(key, "an integer");
+
+    private long? Optional(string key) => config[key] switch
+    {
+        null => null,
+        JsonValue value when value.TryGetValue(out long number) && number is > 0 and <= int.MaxValue => number,
+        _ => throw Wrong(key, "a positive integer"),
+    };
+
+    private string? Text(JsonObject from, string key) => from[key] switch
+    {
+        null => null,
+        JsonValue value when value.TryGetValue(out string? text) => text,
+        _ => throw Wrong(key, "a string"),
+    };
+
+    private double? Number(JsonObject from, string key) => from[key] switch
+    {
+        null => null,
+        JsonValue value when value.TryGetValue(out double number) => number,
+        _ => throw Wrong(key, "a number"),
+    };
+
+    private bool? Flag(string key) => config[key] switch
+    {
+        null => null,
+        JsonValue value when value.TryGetValue(out bool flag) => flag,
+        _ => throw Wrong(key, "true or false"),
+    };
+
+    private EngineException Wrong(string key, string expected) => new(
+        string.Create(CultureInfo.InvariantCulture, $"expected {expected}, found {config[key]?.ToJsonString() ?? "nothing"}"),
+        source.Path, key);
+}

@@ -1,0 +1,182 @@
+using System.Collections.Frozen;
+using System.Globalization;
+using Engine.Checkpoints.Codecs;
+using Engine.Checkpoints.Gguf;
+
+namespace Engine.Checkpoints.Writing;
+
+/// <summary>The shape of a model of random weights.</summary>
+/// <param name="Architecture">GGUF's name: <c>llama</c> or <c>qwen2</c> (which has q, k, v biases).</param>
+/// <param name="Layers">Transformer blocks.</param>
+/// <param name="Hidden">Width of the residual stream.</param>
+/// <param name="FeedForward">Width of the feed-forward.</param>
+/// <param name="Heads">Query heads.</param>
+/// <param name="KvHeads">Key and value heads.</param>
+/// <param name="HeadDim">Elements of a head.</param>
+/// <param name="Vocabulary">Tokens; at least 260.</param>
+/// <param name="Tied">The head is the embedding.</param>
+/// <param name="RopeTheta">Base of the rotary frequencies.</param>
+/// <param name="Context">Longest sequence.</param>
+public sealed record SyntheticShape(
+    string Architecture,
+    int Layers,
+    int Hidden,
+    int FeedForward,
+    int Heads,
+    int KvHeads,
+    int HeadDim,
+    int Vocabulary,
+    bool Tied,
+    float RopeTheta,
+    int Context)
+{
+    /// <summary>Shapes of real models: 0.5b is Qwen 2.5 0.5B, 1.2b is Llama 3.2 1B.</summary>
+    public static FrozenDictionary<string, SyntheticShape> Presets { get; } = new Dictionary<string, SyntheticShape>
+    {
+        ["0.5b"] = new("qwen2", 24, 896, 4864, 14, 2, 64, 151936, true, 1e6f, 32768),
+        ["1.2b"] = new("llama", 16, 2048, 8192, 32, 8, 64, 128256, true, 5e5f, 131072),
+    }.ToFrozenDictionary();
+}
+
+/// <summary>
+/// Writes models of random weights for measurements of speed: the time of a forward pass does not depend on the values. This engine and
+/// llama.cpp read them; the vocabulary is complete enough to tokenize any text.
+/// </summary>
+public static class SyntheticModel
+{
+    // Rows are drawn from a small encoded tile per row length and type, so that gigabytes take seconds.
+    private const int TileRows = 128;
+
+    private const int SpecialTokens = 2;
+
+    /// <summary>Writes a GGUF file.</summary>
+    /// <param name="path">The file; replaced if it exists.</param>
+    /// <param name="shape">What to write.</param>
+    /// <param name="recipe">How to store it.</param>
+    /// <param name="seed">The same seed gives the same file.</param>
+    /// <exception cref="EngineException">Writing fails.</exception>
+    public static void WriteGguf(string path, SyntheticShape shape, QuantizationRecipe recipe, int seed)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(shape.Vocabulary, 256 + 2 + SpecialTokens);
+        var tiles = new Dictionary<(DType, int), byte[]>();
+        var tensors = new List<TensorSource>();
+        void Matrix(string name, int rows, int columns) => tensors.Add(
+            Rows(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns, tiles, seed));
+        void Ones(string name, int width) => tensors.Add(TensorSource.FromValues(name, [width], [.. Enumerable.Repeat(1f, width)]));
+        void Bias(string name, int width) => tensors.Add(TensorSource.FromValues(name, [width], Gaussian(new Random(seed), width, 0.1f)));
+
+        Matrix("token_embd.weight", shape.Vocabulary, shape.Hidden);
+        for (int layer = 0; layer < shape.Layers; layer++)
+        {
+            string prefix = string.Create(CultureInfo.InvariantCulture, $"blk.{layer}.");
+            int queries = shape.Heads * shape.HeadDim, keys = shape.KvHeads * shape.HeadDim;
+            Ones(prefix + "attn_norm.weight", shape.Hidden);
+            foreach ((string name, int width) in new[] { ("attn_q", queries), ("attn_k", keys), ("attn_v", keys) })
+            {
+                Matrix($"{prefix}{name}.weight", width, shape.Hidden);
+                if (shape.Architecture == "qwen2")
+                    Bias($"{prefix}{name}.bias", width);
+            }
+            Matrix(prefix + "attn_output.weight", shape.Hidden, queries);
+            Ones(prefix + "ffn_norm.weight", shape.Hidden);
+            Matrix(prefix + "ffn_gate.weight", shape.FeedForward, shape.Hidden);
+            Matrix(prefix + "ffn_up.weight", shape.FeedForward, shape.Hidden);
+            Matrix(prefix + "ffn_down.weight", shape.Hidden, shape.FeedForward);
+        }
+        Ones("output_norm.weight", shape.Hidden);
+        if (!shape.Tied)
+            Matrix("output.weight", shape.Vocabulary, shape.Hidden);
+        GgufWriter.Write(path, [.. Metadata(shape, recipe), .. Tokenizer(shape)], tensors);
+    }
+
+    private static List<KeyValuePair<string, object>> Metadata(SyntheticShape shape, QuantizationRecipe recipe)
+    {
+        string prefix = shape.Architecture + ".";
+        return
+        [
+            new(GgufVocabulary.ArchitectureKey, shape.Architecture),
+            new("general.name", "synthetic"),
+            new(prefix + "context_length", (uint)shape.Context),
+            new(prefix + "embedding_length", (uint)shape.Hidden),
+            new(prefix + "block_count", (uint)shape.Layers),
+            new(prefix + "feed_forward_length", (uint)shape.FeedForward),
+            new(prefix + "attention.head_count", (uint)shape.Heads),
+            new(prefix + "attention.head_count_kv", (uint)shape.KvHeads),
+            new(prefix + "attention.key_length", (uint)shape.HeadDim),
+            new(prefix + "attention.value_length", (uint)shape.HeadDim),
+            new(prefix + "attention.layer_norm_rms_epsilon", 1e-5f),
+            new(prefix + "rope.freq_base", shape.RopeTheta),
+            new(prefix + "rope.dimension_count", (uint)shape.HeadDim),
+            new(prefix + "vocab_size", (uint)shape.Vocabulary),
+            new("general.file_type", recipe.FileType),
+            new("general.quantization_version", 2u),
+        ];
+    }
+
+    /// <summary>A byte-level vocabulary: the 256 bytes, one merge, fillers, and two control tokens at the end.</summary>
+    private static KeyValuePair<string, object>[] Tokenizer(SyntheticShape shape)
+    {
+        var tokens = new string[shape.Vocabulary];
+        var types = new int[shape.Vocabulary];
+        Array.Fill(types, TokenizerMetadata.Normal);
+        for (int value = 0; value < 256; value++)
+            tokens[value] = ByteLevelCharacter(value).ToString();
+        tokens[256] = ByteLevelCharacter(' ') + "t";
+        for (int id = 257; id < tokens.Length - SpecialTokens; id++)
+            tokens[id] = string.Create(CultureInfo.InvariantCulture, $"filler{id}");
+        int eos = tokens.Length - 1, bos = eos - 1;
+        (tokens[bos], tokens[eos]) = ("<|begin|>", "<|end|>");
+        types[bos] = types[eos] = TokenizerMetadata.Control;
+        return
+        [
+            new("tokenizer.ggml.model", "gpt2"),
+            new("tokenizer.ggml.pre", shape.Architecture == "qwen2" ? "qwen2" : "llama-bpe"),
+            new("tokenizer.ggml.tokens", tokens),
+            new("tokenizer.ggml.token_type", types),
+            new("tokenizer.ggml.merges", (string[])[ByteLevelCharacter(' ') + " t"]),
+            new("tokenizer.ggml.bos_token_id", (uint)bos),
+            new("tokenizer.ggml.eos_token_id", (uint)eos),
+            new("tokenizer.ggml.add_bos_token", shape.Architecture != "qwen2"),
+        ];
+    }
+
+    /// <summary>GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on, in order.</summary>
+    private static char ByteLevelCharacter(int value)
+    {
+        static bool Printable(int candidate) => candidate is (>= 33 and <= 126) or (>= 161 and <= 172) or (>= 174 and <= 255);
+        return Printable(value) ? (char)value : (char)(256 + Enumerable.Range(0, value).Count(static other => !Printable(other)));
+    }
+
+    private static TensorSource Rows(string name, DType dtype, int rows, int columns, Dictionary<(DType, int), byte[]> tiles, int seed) =>
+        new(name, dtype, [rows, columns], stream =>
+        {
+            int rowBytes = (int)dtype.RowBytes(columns);
+            if (!tiles.TryGetValue((dtype, columns), out byte[]? tile))
+                tiles.Add((dtype, columns), tile = Tile(dtype, columns, seed));
+            var random = new Random(unchecked((seed * 31 + rows) * 31 + columns));
+            for (int row = 0; row < rows; row++)
+                stream.Write(tile.AsSpan(random.Next(TileRows) * rowBytes, rowBytes));
+        });
+
+    private static byte[] Tile(DType dtype, int columns, int seed)
+    {
+        int rowBytes = (int)dtype.RowBytes(columns);
+        var tile = new byte[TileRows * rowBytes];
+        float deviation = 1f / MathF.Sqrt(columns);
+        Parallel.For(0, TileRows, row => Codec.For(dtype).Encode(
+            Gaussian(new Random(unchecked(seed * 31 + row)), columns, deviation), tile.AsSpan(row * rowBytes, rowBytes)));
+        return tile;
+    }
+
+    private static float[] Gaussian(Random random, int count, float deviation)
+    {
+        var values = new float[count];
+        for (int i = 0; i < count; i++)
+        {
+            // Box and Muller (1958).
+            double radius = Math.Sqrt(-2 * Math.Log(1 - random.NextDouble()));
+            values[i] = deviation * (float)(radius * Math.Cos(2 * Math.PI * random.NextDouble()));
+        }
+        return values;
+    }
+}

@@ -1,0 +1,215 @@
+using System.Runtime.InteropServices;
+using Engine.Cpu.Kernels;
+using Engine.Execution;
+using Engine.Plans;
+
+namespace Engine.Cpu;
+
+/// <summary>The operations on queries, keys and values.</summary>
+internal sealed unsafe partial class CpuBackend
+{
+    /// <summary>Multiply-adds below which one thread is faster than waking the team.</summary>
+    private const long SerialProducts = 64 * 1024;
+
+    private readonly AttentionBuffers attention = new();
+
+    /// <inheritdoc/>
+    public void NormalizeHeads(AttentionPlan attention, DeviceWeights? queryNorm, DeviceWeights? keyNorm, Activations qkv)
+    {
+        float* rows = Qkv(attention, qkv, qkv.Rows);
+        NormalizeHeads(queryNorm, rows, attention.Heads, attention, qkv);
+        NormalizeHeads(keyNorm, rows + attention.Heads * attention.HeadDim, attention.KvHeads, attention, qkv);
+    }
+
+    /// <inheritdoc/>
+    public void RotateAndAppend(AttentionPlan attention, DeviceWeights? rope, Activations qkv, int slot)
+    {
+        var work = new RotateWork
+        {
+            Qkv = Qkv(attention, qkv, step.Rows.Count),
+            QkvWidth = qkv.Width,
+            Heads = attention.Heads,
+            Rows = step.Rows.Address,
+            RowCount = step.Rows.Count,
+            Kv = Access(attention, slot),
+        };
+        if (rope is not null)
+        {
+            var rotation = Mine<CpuRope>(rope);
+            if (rotation.Dimensions > attention.HeadDim)
+            {
+                throw new EngineException($"cannot rotate {rotation.Dimensions} elements of heads of {attention.HeadDim}");
+            }
+            work.Rope = rotation.Table(step.PositionCount);
+        }
+        Run(kernels.Rotate, &work, (long)work.RowCount * work.QkvWidth > SerialElements);
+    }
+
+    /// <inheritdoc/>
+    public void Attend(AttentionPlan attention, Activations qkv, int slot, Activations output)
+    {
+        int group = attention.KvHeads > 0 ? attention.Heads / attention.KvHeads : 0;
+        var work = new AttentionWork
+        {
+            Qkv = Qkv(attention, qkv, step.Rows.Count),
+            QkvWidth = qkv.Width,
+            Output = Rows(output, (long)attention.Heads * attention.HeadDim, step.Rows.Count),
+            Heads = attention.Heads,
+            Group = group,
+            PaddedGroup = QueryGroups.Pad(group),
+            Scale = attention.Scale,
+            Window = attention.SlidingWindow ?? int.MaxValue,
+            Rows = step.Rows.Address,
+            Kv = Access(attention, slot),
+        };
+        if (work.Window < 1)
+        {
+            throw new EngineException($"a sliding window needs at least one token, found {work.Window}");
+        }
+        if (step.Rows.Count == 0)
+        {
+            return;
+        }
+        bool split = this.attention.Plan(ref work, step, team.Threads, out long products);
+        bool shared = products > SerialProducts && work.TaskCount > 1;
+        Run(kernels.Attend(work.Kv.Layout.Format), &work, shared);
+        if (split)
+        {
+            Run(kernels.MergeAttention, &work, shared);
+        }
+    }
+
+    private void NormalizeHeads(DeviceWeights? norm, float* heads, int count, AttentionPlan plan, Activations qkv)
+    {
+        if (norm is null)
+        {
+            return;
+        }
+        var weights = Mine<CpuNorm>(norm);
+        if (weights.Width != plan.HeadDim)
+        {
+            throw new EngineException($"expected a norm over heads of {plan.HeadDim}, found one over {weights.Width}");
+        }
+        NormWork work = Norm(weights, heads, heads);
+        work.Groups = qkv.Rows;
+        work.PerGroup = count;
+        work.Stride = qkv.Width;
+        Run(kernels.Normalize, &work, (long)qkv.Rows * count * plan.HeadDim > SerialElements);
+    }
+
+    private static float* Qkv(AttentionPlan plan, Activations qkv, int rows)
+    {
+        if (plan.KvHeads < 1 || plan.HeadDim < 1 || plan.Heads < plan.KvHeads || plan.Heads % plan.KvHeads != 0)
+        {
+            throw new EngineException($"{plan.Heads} query heads over {plan.KvHeads} key heads of {plan.HeadDim} is no grouped attention");
+        }
+        return Rows(qkv, (plan.Heads + 2L * plan.KvHeads) * plan.HeadDim, rows);
+    }
+
+    private KvAccess Access(AttentionPlan plan, int slot)
+    {
+        CpuKv kv = step.Kv ?? throw new EngineException("no step has begun");
+        if ((uint)slot >= (uint)kv.SlotCount || kv.Layout(slot).KvHeads != plan.KvHeads || kv.Layout(slot).HeadDim != plan.HeadDim)
+        {
+            throw new EngineException($"slot {slot} of {kv.SlotCount} does not hold {plan.KvHeads} heads of {plan.HeadDim}");
+        }
+        return new KvAccess
+        {
+            Pool = kv.Address,
+            PageBytes = kv.PageBytes,
+            Layout = kv.Layout(slot),
+            Pages = step.Pages.Address,
+            Views = step.Views.Address + (long)slot * step.Tracks.Count,
+        };
+    }
+}
+
+/// <summary>Cuts attention into tasks, and owns the memory they need; all of it is kept between steps.</summary>
+internal sealed unsafe class AttentionBuffers : IDisposable
+{
+    /// <summary>From so many tasks per thread on, taking them one by one balances the threads well enough.</summary>
+    private const int TasksPerThread = 4;
+
+    private readonly NativeList<RowBlock> blocks = new();
+    private readonly NativeList<AttentionTask> tasks = new();
+    private readonly NativeList<float> partials = new();
+    private readonly NativeList<CacheLine> scratch = new();
+
+    /// <summary>Fills in blocks, tasks and memory; true where tasks leave partial results to be merged.</summary>
+    /// <param name="work">The work, complete but for these.</param>
+    /// <param name="step">The step.</param>
+    /// <param name="threads">Threads there are.</param>
+    /// <param name="products">Multiply-adds in all.</param>
+    public bool Plan(ref AttentionWork work, CpuStep step, int threads, out long products)
+    {
+        int rowsPerBlock = Math.Max(1, AttentionWork.BlockQueries / work.PaddedGroup);
+        blocks.Clear();
+        products = 0;
+        for (int track = 0; track < step.Tracks.Count; track++)
+        {
+            Track shape = step.Tracks.Address[track];
+            for (int row = 0; row < shape.RowCount; row += rowsPerBlock)
+            {
+                var block = new RowBlock(track, shape.FirstRow + row, Math.Min(rowsPerBlock, shape.RowCount - row));
+                blocks.Add(block);
+                products += (long)block.RowCount * Math.Min((long)work.FirstIndex(block) + block.RowCount, work.Window);
+            }
+        }
+        products *= 2L * work.Heads * work.Kv.Layout.HeadDim;
+        work.Blocks = blocks.Address;
+
+        int whole = blocks.Count * work.Kv.Layout.KvHeads;
+        bool split = whole < TasksPerThread * threads && whole % threads != 0;
+        long floats = Cut(work, split);
+        partials.Resize(checked((int)floats));
+        work.Partials = partials.Address;
+        work.Tasks = tasks.Address;
+        work.TaskCount = tasks.Count;
+
+        work.ScratchStride = work.ScratchBytes(rowsPerBlock);
+        scratch.Resize(checked((int)(work.ScratchStride / NativeBuffer.Alignment * threads)));
+        work.Scratch = (byte*)scratch.Address;
+        return floats > 0;
+    }
+
+    public void Dispose()
+    {
+        blocks.Dispose();
+        tasks.Dispose();
+        partials.Dispose();
+        scratch.Dispose();
+    }
+
+    /// <summary>Lists the tasks, the longest (a track's last rows) first; returns the floats of all partial results.</summary>
+    private long Cut(in AttentionWork work, bool split)
+    {
+        tasks.Clear();
+        long partial = 0;
+        for (int b = blocks.Count - 1; b >= 0; b--)
+        {
+            RowBlock block = blocks.Address[b];
+            int firstIndex = work.FirstIndex(block);
+            long segmentTokens = (long)work.SegmentPages * work.Kv.Layout.PageTokens;
+            int first = (int)(Math.Max(0, (long)firstIndex + 1 - work.Window) / segmentTokens);
+            int end = (int)((firstIndex + (long)block.RowCount - 1) / segmentTokens) + 1;
+            for (int kvHead = 0; kvHead < work.Kv.Layout.KvHeads; kvHead++)
+            {
+                if (!split || end - first == 1)
+                {
+                    tasks.Add(new AttentionTask(b, kvHead, first, end, Partial: -1, Parts: 1));
+                    continue;
+                }
+                for (int segment = first; segment < end; segment++)
+                {
+                    tasks.Add(new AttentionTask(b, kvHead, segment, segment + 1, partial, segment == first ? end - first : 0));
+                    partial += (work.StateFloats(block.RowCount) + 15) & -16L;
+                }
+            }
+        }
+        return partial;
+    }
+
+    /// <summary>The unit of scratch memory, so that threads never share a line.</summary>
+    [StructLayout(LayoutKind.Sequential, Size = NativeBuffer.Alignment)]
+    private readonly struct CacheLine;
+}

@@ -1,0 +1,253 @@
+using Engine.Checkpoints;
+using Engine.Cpu.Kernels;
+using Engine.Cpu.Matmul;
+using Engine.Cpu.Matmul.Kernels;
+using Engine.Execution;
+using Engine.Plans;
+
+namespace Engine.Cpu;
+
+/// <summary>
+/// The host's processor as a device. Every operation checks its operands, describes its work as plain data, and runs one kernel on the thread team;
+/// work too small to be worth waking the team runs on the caller. Nothing is allocated once buffers have grown. A row's result has the same bits
+/// whatever rows, threads and pages surround it.
+/// </summary>
+internal sealed unsafe partial class CpuBackend : IBackend
+{
+    /// <summary>Elements of an elementwise operation below which one thread is faster than waking the team.</summary>
+    private const long SerialElements = 16 * 1024;
+
+    /// <summary>The same for operations with an exponential per element.</summary>
+    private const long SerialExponentials = 2 * 1024;
+
+    private readonly ThreadTeam team;
+    private readonly KernelTable kernels;
+    private readonly MatmulInstructions? matmulLimit;
+    private readonly CpuStep step = new();
+    private bool disposed;
+
+    /// <exception cref="EngineException">An option is out of range.</exception>
+    public CpuBackend(CpuOptions? options = null)
+    {
+        options ??= new CpuOptions();
+        int threads = options.Threads ?? Math.Min(Environment.ProcessorCount, CpuOptions.LargestTeam);
+        if (threads is < 1 or > CpuOptions.LargestTeam)
+        {
+            throw new EngineException($"expected 1 to {CpuOptions.LargestTeam} threads, found {threads}", item: nameof(CpuOptions.Threads));
+        }
+        InstructionSet set = options.InstructionSet;
+        kernels = KernelTable.For(set);
+        matmulLimit = options.Limit is null ? null : Widest(set);
+        team = new ThreadTeam(threads);
+        Description = $"CPU, {set}, {threads} {(threads == 1 ? "thread" : "threads")}";
+    }
+
+    /// <inheritdoc/>
+    public string Description { get; }
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadLinear(LinearPlan plan, Checkpoint checkpoint)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        PackedLinear packed = PackedLinear.Load(plan, checkpoint, team);
+        if (matmulLimit is { } limit)
+        {
+            packed.Instructions = limit;
+        }
+        return packed;
+    }
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadEmbedding(EmbeddingPlan plan, int hiddenSize, Checkpoint checkpoint, LinearPlan headPlan, DeviceWeights head) =>
+        new CpuEmbedding(plan, hiddenSize, checkpoint, headPlan, Mine<PackedLinear>(head));
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadNorm(NormPlan plan, int width, Checkpoint checkpoint) => new CpuNorm(plan, width, checkpoint);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadRope(RopePlan plan, int contextLength) => new CpuRope(plan, contextLength);
+
+    /// <inheritdoc/>
+    public Activations Allocate(int capacity, int width)
+    {
+        if (capacity < 0 || width < 1 || (long)capacity * width > long.MaxValue / sizeof(float))
+        {
+            throw new EngineException($"cannot make activations [{capacity}, {width}]");
+        }
+        return new CpuActivations(capacity, width);
+    }
+
+    /// <inheritdoc/>
+    public KvStorage AllocateKv(IReadOnlyList<KvSlotPlan> slots, KvFormat format, int pageCount, int pageTokens) =>
+        new CpuKv(slots, format, pageCount, pageTokens);
+
+    /// <inheritdoc/>
+    public void BeginStep(StepPlan step, KvStorage kv)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        this.step.Begin(step, Mine<CpuKv>(kv));
+    }
+
+    /// <inheritdoc/>
+    public void EndStep()
+    {
+        step.End();
+        team.Rest();
+    }
+
+    /// <inheritdoc/>
+    public void Embed(DeviceWeights embedding, Activations output)
+    {
+        var table = Mine<CpuEmbedding>(embedding);
+        float* destination = Rows(output, table.HiddenSize, step.Rows.Count);
+        for (int r = 0; r < step.Rows.Count; r++)
+        {
+            StepRow row = step.Rows.Address[r];
+            table.Read(row.Token, row.Position, new Span<float>(destination + (long)r * table.HiddenSize, table.HiddenSize));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Normalize(DeviceWeights norm, Activations input, Activations output)
+    {
+        var weights = Mine<CpuNorm>(norm);
+        float* source = Rows(input, weights.Width, input.Rows);
+        NormWork work = Norm(weights, source, Rows(output, weights.Width, input.Rows));
+        work.Groups = input.Rows;
+        work.PerGroup = 1;
+        work.Stride = weights.Width;
+        Run(kernels.Normalize, &work, (long)input.Rows * weights.Width > SerialElements);
+    }
+
+    /// <inheritdoc/>
+    public void Multiply(DeviceWeights linear, Activations input, Activations output, bool accumulate = false)
+    {
+        var weights = Mine<PackedLinear>(linear);
+        float* source = Rows(input, weights.Plan.Inputs, input.Rows);
+        float* destination = Rows(output, weights.Plan.Outputs, input.Rows);
+        if (ReferenceEquals(input, output))
+        {
+            throw new EngineException("a linear map cannot write over its input");
+        }
+        weights.Multiply(team, source, input.Rows, destination, accumulate);
+    }
+
+    /// <inheritdoc/>
+    public void Activate(Activation activation, Activations input, Activations output)
+    {
+        if (!Enum.IsDefined(activation))
+        {
+            throw new EngineException($"unknown activation {activation}");
+        }
+        bool gated = activation is Activation.SwiGlu or Activation.GeGluTanh;
+        var work = new ActivationWork
+        {
+            Input = Rows(input, gated ? 2L * output.Width : output.Width, input.Rows),
+            Output = Rows(output, output.Width, input.Rows),
+            Rows = input.Rows,
+            Width = output.Width,
+        };
+        if (gated && ReferenceEquals(input, output))
+        {
+            throw new EngineException("a gated activation cannot write over its input");
+        }
+        Run(kernels.Activate(activation), &work, (long)work.Rows * work.Width > SerialExponentials);
+    }
+
+    /// <inheritdoc/>
+    public void Gather(Activations input, ReadOnlySpan<int> rows, Activations output)
+    {
+        if (rows.Length > output.Capacity || ReferenceEquals(input, output))
+        {
+            throw new EngineException($"{rows.Length} rows cannot be gathered into {output.Capacity}, nor into the same activations");
+        }
+        output.Rows = rows.Length;
+        float* source = Rows(input, output.Width, input.Rows);
+        float* destination = Rows(output, input.Width, rows.Length);
+        long bytes = (long)input.Width * sizeof(float);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            if ((uint)rows[i] >= (uint)input.Rows)
+            {
+                throw new EngineException($"row {rows[i]} was asked for, there are {input.Rows}");
+            }
+            Buffer.MemoryCopy(source + (long)rows[i] * input.Width, destination + (long)i * input.Width, bytes, bytes);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void ReadRows(Activations source, Span<float> destination)
+    {
+        float* rows = Rows(source, source.Width, source.Rows);
+        long elements = (long)source.Rows * source.Width;
+        if (destination.Length < elements)
+        {
+            throw new EngineException($"{elements} numbers do not fit {destination.Length}");
+        }
+        new ReadOnlySpan<float>(rows, (int)elements).CopyTo(destination);
+        GC.KeepAlive(source);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (!disposed)
+        {
+            disposed = true;
+            team.Dispose();
+            step.Dispose();
+            attention.Dispose();
+        }
+    }
+
+    /// <summary>The widest kernels for linear maps within an instruction set.</summary>
+    private static MatmulInstructions Widest(InstructionSet set)
+    {
+        (MatmulInstructions plain, MatmulInstructions dot) = set switch
+        {
+            InstructionSet.Avx512 => (MatmulInstructions.Avx512, MatmulInstructions.Avx512Vnni),
+            InstructionSet.Avx2 => (MatmulInstructions.Avx2, MatmulInstructions.AvxVnni),
+            InstructionSet.AdvSimd => (MatmulInstructions.Portable, MatmulInstructions.ArmDot),
+            _ => (MatmulInstructions.Portable, MatmulInstructions.Portable),
+        };
+        return dot.IsSupported() ? dot : plain;
+    }
+
+    private static NormWork Norm(CpuNorm weights, float* input, float* output) => new()
+    {
+        Input = input,
+        Output = output,
+        Gain = weights.Gain,
+        Bias = weights.Bias,
+        Width = weights.Width,
+        Epsilon = weights.Plan.Epsilon,
+        Centred = weights.Plan.Kind == NormKind.Layer,
+    };
+
+    private void Run(delegate*<void*, int, int, void> body, void* state, bool shared)
+    {
+        if (shared)
+        {
+            team.Run(body, state);
+        }
+        else
+        {
+            body(state, 0, 1);
+        }
+    }
+
+    /// <summary>The memory of activations of this backend, after checking their shape.</summary>
+    private static float* Rows(Activations activations, long width, int rows)
+    {
+        if (activations.Width != width || activations.Rows != rows || rows < 0 || rows > activations.Capacity)
+        {
+            throw new EngineException($"expected activations [{rows}, {width}], found [{activations.Rows}, {activations.Width}] "
+                + $"with room for {activations.Capacity}");
+        }
+        return Mine<CpuActivations>(activations).Address;
+    }
+
+    private static T Mine<T>(object value)
+        where T : class =>
+        value as T ?? throw new EngineException($"expected a {typeof(T).Name} of the CPU backend, found a {value.GetType().Name}");
+}

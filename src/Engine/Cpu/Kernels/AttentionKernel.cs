@@ -1,0 +1,232 @@
+using System.Runtime.CompilerServices;
+using Engine.Cpu.Simd;
+
+namespace Engine.Cpu.Kernels;
+
+/// <summary>
+/// Causal attention over pages (Dao et al. 2022 for the softmax, Kwon et al. 2023 for the pages). A row goes through its tokens tile by tile from the
+/// first, closes a segment at fixed token numbers and merges segments in order; which rows share a tile's bytes, which thread works and where the
+/// pages lie are free. All query heads of a KV head go together.
+/// </summary>
+internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
+    where TSimd : struct, ISimd<V>
+    where V : unmanaged
+    where TKey : struct, IKvTile<TKey>
+    where TValue : struct, IKvTile<TValue>
+{
+    /// <summary>From so many queries on, a tile is decoded once to float32; below, it is decoded in registers for each few of them.</summary>
+    private const int DecodeFrom = 16;
+
+    public static void Run(void* state, int thread, int threads)
+    {
+        var work = (AttentionWork*)state;
+        while (true)
+        {
+            int index = Interlocked.Increment(ref work->NextTask) - 1;
+            if (index >= work->TaskCount)
+            {
+                return;
+            }
+            RunTask(work, work->Tasks[index], work->Scratch + thread * work->ScratchStride);
+        }
+    }
+
+    /// <summary>After <see cref="Run"/>: merges the partial results of tasks that share an output.</summary>
+    public static void Merge(void* state, int thread, int threads)
+    {
+        var work = (AttentionWork*)state;
+        (long first, long end) = Share.Of(work->TaskCount, thread, threads);
+        for (long index = first; index < end; index++)
+        {
+            AttentionTask task = work->Tasks[index];
+            if (task.Parts == 0 || task.Partial < 0)
+            {
+                continue;
+            }
+            RowBlock block = work->Blocks[task.Block];
+            RunningSoftmax total = Partial(work, task, block);
+            for (int part = 1; part < task.Parts; part++)
+            {
+                total.Merge<TSimd, V>(Partial(work, work->Tasks[index + part], block));
+            }
+            Write(work, block, task.KvHead, total);
+        }
+    }
+
+    private static RunningSoftmax Partial(AttentionWork* work, in AttentionTask task, in RowBlock block) =>
+        new((nint)(work->Partials + task.Partial), block.RowCount * work->PaddedGroup, work->Kv.Layout.PaddedHeadDim);
+
+    private static void RunTask(AttentionWork* work, in AttentionTask task, byte* scratch)
+    {
+        RowBlock block = work->Blocks[task.Block];
+        ref readonly KvLayout layout = ref work->Kv.Layout;
+        int queries = block.RowCount * work->PaddedGroup;
+        float* q = Take(ref scratch, (long)queries * layout.HeadDim);
+        float* scores = Take(ref scratch, (long)queries * layout.TileTokens);
+        float* decoded = Take(ref scratch, (long)layout.TileTokens * (layout.HeadDim + layout.PaddedHeadDim));
+        var segment = new RunningSoftmax((nint)Take(ref scratch, work->StateFloats(block.RowCount)), queries, layout.PaddedHeadDim);
+        RunningSoftmax total = task.Partial >= 0
+            ? Partial(work, task, block)
+            : segment with { Memory = (nint)Take(ref scratch, work->StateFloats(block.RowCount)) };
+        LoadQueries(work, block, task.KvHead, q);
+        total.Clear();
+        for (int s = task.FirstSegment; s < task.EndSegment; s++)
+        {
+            segment.Clear();
+            RunSegment(work, block, task.KvHead, s, q, scores, decoded, segment);
+            total.Merge<TSimd, V>(segment);
+        }
+        if (task.Partial < 0)
+        {
+            Write(work, block, task.KvHead, total);
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void RunSegment(
+        AttentionWork* work, in RowBlock block, int kvHead, int segment, float* q, float* scores, float* decoded, in RunningSoftmax state)
+    {
+        ref readonly KvLayout layout = ref work->Kv.Layout;
+        int firstIndex = work->FirstIndex(block), lastIndex = firstIndex + block.RowCount - 1;
+        long endPage = Math.Min((segment + 1L) * work->SegmentPages, (long)lastIndex / layout.PageTokens + 1);
+        for (int page = segment * work->SegmentPages; page < endPage; page++)
+        {
+            for (int tileInPage = 0; tileInPage < layout.TilesPerPage; tileInPage++)
+            {
+                int start = page * layout.PageTokens + tileInPage * layout.TileTokens;
+                int tokens = Math.Min(layout.TileTokens, layout.PageTokens - tileInPage * layout.TileTokens);
+                // Rows that see a token of the tile: not before its first token, and not so late that the window has passed its last.
+                int firstRow = Math.Max(0, start - firstIndex);
+                int endRow = (int)Math.Min(block.RowCount, (long)start + tokens - 1 - firstIndex + work->Window);
+                if (firstRow < endRow)
+                {
+                    byte* tile = work->Kv.Tile(block.Track, page, tileInPage, kvHead);
+                    byte* nextTile = tileInPage + 1 < layout.TilesPerPage ? work->Kv.Tile(block.Track, page, tileInPage + 1, kvHead)
+                        : page < lastIndex / layout.PageTokens ? work->Kv.Tile(block.Track, page + 1, 0, kvHead) : null;
+                    var rows = new TileRows(firstIndex - start, firstRow, endRow, tokens, work->Window);
+                    RunTile(work, rows, tile, nextTile, q, scores, decoded, state);
+                }
+            }
+        }
+    }
+
+    /// <summary>The rows of a block that see a tile, and which of its tokens each sees.</summary>
+    /// <param name="Offset">Index of the block's first row, counted from the tile's first token.</param>
+    /// <param name="First">First row.</param>
+    /// <param name="End">One past the last row.</param>
+    /// <param name="Tokens">Tokens of the tile.</param>
+    /// <param name="Window">Tokens that a row sees.</param>
+    private readonly record struct TileRows(int Offset, int First, int End, int Tokens, int Window)
+    {
+        public int From(int row) => (int)Math.Max(0, (long)Offset + row + 1 - Window);
+
+        public int To(int row) => Math.Min(Tokens, Offset + row + 1);
+    }
+
+    private static void RunTile(
+        AttentionWork* work, in TileRows rows, byte* tile, byte* nextTile, float* q, float* scores, float* decoded, in RunningSoftmax state)
+    {
+        ref readonly KvLayout layout = ref work->Kv.Layout;
+        TKey keys = TKey.At(tile, layout.HeadDim, layout.TileTokens);
+        TValue values = TValue.At(tile + layout.KeyBytes, layout.TileTokens, layout.PaddedHeadDim);
+        if (TKey.IsPlain || (rows.End - rows.First) * work->PaddedGroup < DecodeFrom)
+        {
+            Products(work, rows, tile, nextTile, keys, values, q, scores, state);
+            return;
+        }
+        float* decodedValues = decoded + (nint)layout.HeadDim * layout.TileTokens;
+        int end = rows.To(rows.End - 1);
+        Decode(keys, layout.HeadDim, (end + TSimd.Width - 1) & -TSimd.Width, decoded, layout.TileTokens);
+        Decode(values, end, layout.PaddedHeadDim, decodedValues, layout.PaddedHeadDim);
+        Products(work, rows, tile, nextTile, new F32Tile(decoded, layout.TileTokens), new F32Tile(decodedValues, layout.PaddedHeadDim), q, scores, state);
+    }
+
+    private static void Products<TK, TV>(
+        AttentionWork* work, in TileRows rows, byte* tile, byte* nextTile, TK keys, TV values, float* q, float* scores, in RunningSoftmax state)
+        where TK : struct, IKvTile<TK>
+        where TV : struct, IKvTile<TV>
+    {
+        ref readonly KvLayout layout = ref work->Kv.Layout;
+        int group = work->PaddedGroup;
+        int columns = (rows.To(rows.End - 1) + TSimd.Width - 1) & -TSimd.Width;
+        long first = (long)rows.First * group;
+        TileProduct<TSimd, V, TK>.Run(keys, 0, layout.HeadDim, columns, q + first * layout.HeadDim, layout.HeadDim,
+            scores + first * layout.TileTokens, layout.TileTokens, (rows.End - rows.First) * group, accumulate: false,
+            tile + layout.KeyBytes, layout.ValueBytes);
+        for (int row = rows.First; row < rows.End;)
+        {
+            // Rows that see the same tokens of this tile multiply together; where the diagonal or the window's edge passes, each goes alone.
+            (int from, int to) = (rows.From(row), rows.To(row));
+            int next = row + 1;
+            while (next < rows.End && rows.From(next) == from && rows.To(next) == to)
+            {
+                next++;
+            }
+            for (int query = row * group; query < next * group; query++)
+            {
+                if (query % group < work->Group)
+                {
+                    state.Take<TSimd, V>(query, scores + (long)query * layout.TileTokens, from, to);
+                }
+            }
+            TileProduct<TSimd, V, TV>.Run(values, from, to, layout.PaddedHeadDim, scores + (long)row * group * layout.TileTokens, layout.TileTokens,
+                state.Accumulator(row * group), layout.PaddedHeadDim, (next - row) * group, accumulate: true, nextTile, layout.KeyBytes);
+            row = next;
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Decode<TTile>(TTile tile, int rows, int columns, float* destination, int stride)
+        where TTile : struct, IKvTile<TTile>
+    {
+        for (int row = 0; row < rows; row++)
+        {
+            for (int column = 0; column < columns; column += TSimd.Width)
+            {
+                TSimd.Store(tile.Load<TSimd, V>(row, column), destination + (nint)row * stride + column);
+            }
+        }
+    }
+
+    /// <summary>q times the scale, [rows × paddedGroup, headDim]; the padding is 0.</summary>
+    private static void LoadQueries(AttentionWork* work, in RowBlock block, int kvHead, float* q)
+    {
+        int headDim = work->Kv.Layout.HeadDim;
+        for (int row = 0; row < block.RowCount; row++)
+        {
+            float* source = work->Qkv + (long)(block.FirstRow + row) * work->QkvWidth + (long)kvHead * work->Group * headDim;
+            for (int i = 0; i < work->Group * headDim; i++)
+            {
+                q[i] = source[i] * work->Scale;
+            }
+            new Span<float>(q + work->Group * headDim, (work->PaddedGroup - work->Group) * headDim).Clear();
+            q += work->PaddedGroup * headDim;
+        }
+    }
+
+    private static void Write(AttentionWork* work, in RowBlock block, int kvHead, in RunningSoftmax total)
+    {
+        int headDim = work->Kv.Layout.HeadDim;
+        for (int row = 0; row < block.RowCount; row++)
+        {
+            for (int head = 0; head < work->Group; head++)
+            {
+                int query = row * work->PaddedGroup + head;
+                float factor = 1f / total.Sums[query];
+                float* source = total.Accumulator(query);
+                float* destination = work->Output + ((long)(block.FirstRow + row) * work->Heads + (long)kvHead * work->Group + head) * headDim;
+                for (int i = 0; i < headDim; i++)
+                {
+                    destination[i] = source[i] * factor;
+                }
+            }
+        }
+    }
+
+    private static float* Take(ref byte* scratch, long floats)
+    {
+        var taken = (float*)scratch;
+        scratch += (floats * sizeof(float) + NativeBuffer.Alignment - 1) & -(long)NativeBuffer.Alignment;
+        return taken;
+    }
+}

@@ -1,0 +1,88 @@
+namespace Engine.Cpu.Kernels;
+
+/// <summary>Neighbouring rows of a track that are processed together, so that a tile of K and V is read once for all of them.</summary>
+internal readonly record struct RowBlock(int Track, int FirstRow, int RowCount);
+
+/// <summary>
+/// A unit of attention: one KV head, a block of rows, and the segments it covers. A task over all segments writes the output; one over a part of them
+/// writes a partial result at <paramref name="Partial"/>, and the tasks of the same block and head follow one another.
+/// </summary>
+/// <param name="Block">Index of the row block.</param>
+/// <param name="KvHead">Key and value head.</param>
+/// <param name="FirstSegment">First segment.</param>
+/// <param name="EndSegment">One past the last.</param>
+/// <param name="Partial">Offset of the partial result in floats, or −1.</param>
+/// <param name="Parts">Tasks that follow and belong to the same output, this one included; 0 where this is not the first.</param>
+internal readonly record struct AttentionTask(int Block, int KvHead, int FirstSegment, int EndSegment, long Partial, int Parts);
+
+/// <summary>Attention of all rows of a step over one slot.</summary>
+internal unsafe struct AttentionWork
+{
+    /// <summary>
+    /// Tokens after which a running softmax is closed and merged into the row's total, whether or not another thread takes the next stretch: where
+    /// work is cut must not change the result. Rounded to pages.
+    /// </summary>
+    public const int SegmentTokens = 512;
+
+    /// <summary>Queries processed together: their accumulators, scores and a decoded tile fit a second-level cache.</summary>
+    public const int BlockQueries = 32;
+
+    /// <summary>[rows, qkvWidth], queries first.</summary>
+    public float* Qkv;
+
+    public int QkvWidth;
+
+    /// <summary>[rows, heads × headDim].</summary>
+    public float* Output;
+
+    public int Heads;
+
+    /// <summary>Query heads that share a key head.</summary>
+    public int Group;
+
+    /// <summary><see cref="Group"/>, padded to what the products take.</summary>
+    public int PaddedGroup;
+
+    /// <summary>Factor on q·k.</summary>
+    public float Scale;
+
+    /// <summary>Tokens that a row sees, itself included; int.MaxValue where there is no window.</summary>
+    public int Window;
+
+    public StepRow* Rows;
+    public KvAccess Kv;
+    public RowBlock* Blocks;
+    public AttentionTask* Tasks;
+    public int TaskCount;
+
+    /// <summary>The next task nobody has taken.</summary>
+    public int NextTask;
+
+    /// <summary>Partial results of tasks that cover a part of the segments.</summary>
+    public float* Partials;
+
+    /// <summary>Working memory of all threads.</summary>
+    public byte* Scratch;
+
+    /// <summary>Bytes of it per thread.</summary>
+    public long ScratchStride;
+
+    /// <summary>Pages of a segment.</summary>
+    public readonly int SegmentPages => Math.Max(1, SegmentTokens / Kv.Layout.PageTokens);
+
+    /// <summary>The index in the slot of a block's first row.</summary>
+    public readonly int FirstIndex(in RowBlock block) => Kv.Views[block.Track].Length + Rows[block.FirstRow].IndexInTrack;
+
+    /// <summary>Floats of a block's running softmax: accumulators, maxima and sums.</summary>
+    public readonly long StateFloats(int rows) => (long)rows * PaddedGroup * (Kv.Layout.PaddedHeadDim + 2);
+
+    /// <summary>Bytes of working memory that a thread needs for a block of <paramref name="rows"/>.</summary>
+    public readonly long ScratchBytes(int rows)
+    {
+        long queries = (long)rows * PaddedGroup;
+        long tile = (long)Kv.Layout.TileTokens * (Kv.Layout.HeadDim + Kv.Layout.PaddedHeadDim);
+        long floats = queries * (Kv.Layout.HeadDim + Kv.Layout.TileTokens) + tile + 2 * StateFloats(rows);
+        // Whole cache lines, plus room for the alignment of each array.
+        return (floats * sizeof(float) + 8 * NativeBuffer.Alignment) & -(long)NativeBuffer.Alignment;
+    }
+}

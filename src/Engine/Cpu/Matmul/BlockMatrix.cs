@@ -1,0 +1,249 @@
+using System.Runtime.CompilerServices;
+using Engine.Checkpoints;
+using Engine.Cpu.Matmul.Formats;
+using Engine.Cpu.Matmul.Kernels;
+
+namespace Engine.Cpu.Matmul;
+
+/// <summary>
+/// A matrix in a block format. A panel is its scales, then the codes of its blocks one after another, so that multiplying one token reads memory
+/// straight through. The packed copy has the bits of the file and no more: what is unpacked lives in tiles of cache size.
+/// </summary>
+internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatrix
+    where TFormat : IBlockFormat
+    where TCodes : ICodes
+    where TScales : IScales
+{
+    // Scales of a chunk: 64 blocks × 2 × 64 bytes fit the first-level cache beside the codes streaming through.
+    private const int DirectChunk = 64;
+
+    // A tile of 2 panels × 16 blocks × 512 bytes, with its scales and the activations of a token tile, fits the first-level cache.
+    private const int TileChunk = 16;
+    private const int TilePanels = 2;
+
+    // Panels that pass over a chunk of the activations before the next chunk is begun, so that the second-level cache gives it several times.
+    private const int GroupPanels = 8;
+
+    private readonly int blocks;
+    private readonly long codesOffset;
+    private readonly KernelPointer[] direct = new KernelPointer[BlockKernel.MaxTokens + 1];
+    private readonly KernelPointer[,] tiled = new KernelPointer[TilePanels + 1, BlockKernel.MaxTokens + 1];
+    private MatmulInstructions instructions;
+
+    public BlockMatrix(int rows, int inputs)
+        : base(rows, inputs, ScaleBytes(inputs) + inputs / ActivationLayout.BlockInputs * (long)CodeBytes)
+    {
+        blocks = inputs / ActivationLayout.BlockInputs;
+        codesOffset = ScaleBytes(inputs);
+        Instructions = MatmulInstructionSupport.Best;
+    }
+
+    public override bool ReadsBlocks => true;
+
+    public override MatmulInstructions Instructions
+    {
+        set
+        {
+            instructions = value;
+            for (int tokens = 1; tokens <= BlockKernel.MaxTokens; tokens++)
+            {
+                direct[tokens] = KernelPointer.For(DirectKernel(tokens), value);
+                for (int panels = 1; panels <= TilePanels; panels++)
+                {
+                    tiled[panels, tokens] = KernelPointer.For(TileKernel(panels, tokens), value);
+                }
+            }
+        }
+    }
+
+    protected override int ItemGranularity => TilePanels;
+
+    private static int CodeBytes => Panel.Rows * ActivationLayout.BlockInputs * TCodes.Bits / 8;
+
+    private static int ScaleVectors => TScales.HasMinimum || TScales.HalfBlocks ? 2 : 1;
+
+    public override void Pack(TensorView tensor, int firstRow, bool transposed, int panel)
+    {
+        byte* scales = PanelAddress(panel), codes = scales + codesOffset;
+        new Span<byte>(scales, checked((int)codesOffset)).Clear();
+        const int UnitInputs = 8 * ActivationLayout.BlockInputs;
+        int inputs = TScales.BlocksPerUnit * ActivationLayout.BlockInputs;
+        int blockBytes = tensor.DType.Info().BlockBytes;
+        int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows);
+        byte* read = stackalloc byte[UnitInputs];
+        byte* gathered = stackalloc byte[Panel.Rows * UnitInputs];
+        new Span<byte>(gathered, Panel.Rows * UnitInputs).Clear();
+        byte* source = (byte*)tensor.Address + (firstRow + panel * Panel.Rows) * tensor.RowBytes;
+        for (int row = 0; row < rows; row++)
+        {
+            tensor.RequireFinite(firstRow + panel * Panel.Rows + row);
+        }
+        for (int unit = 0; unit < blocks / TScales.BlocksPerUnit; unit++)
+        {
+            for (int row = 0; row < rows; row++)
+            {
+                byte* block = source + row * tensor.RowBytes + unit * (long)blockBytes;
+                TScales.Pack(block, scales + unit * TScales.UnitBytes, row);
+                TFormat.ReadCodes(block, read);
+                for (int i = 0; i < TScales.BlocksPerUnit; i++)
+                {
+                    byte* target = gathered + (i * Panel.Rows + row) * ActivationLayout.BlockInputs;
+                    Buffer.MemoryCopy(read + i * ActivationLayout.BlockInputs, target, ActivationLayout.BlockInputs, ActivationLayout.BlockInputs);
+                }
+            }
+            for (int i = 0; i < TScales.BlocksPerUnit; i++)
+            {
+                TCodes.Pack(gathered + i * Panel.Rows * ActivationLayout.BlockInputs, codes);
+                codes += CodeBytes;
+            }
+        }
+    }
+
+    public override void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel)
+    {
+        var tiles = new TokenTiles(job.Tokens, BlockKernel.MaxTokens);
+        if (tiles.Count == 1)
+        {
+            for (int panel = firstPanel; panel < endPanel; panel++)
+            {
+                MultiplyDirect(job, thread, panel);
+            }
+            return;
+        }
+        int group = blocks > TileChunk ? GroupPanels : TilePanels;
+        for (int panel = firstPanel; panel < endPanel; panel += group)
+        {
+            MultiplyTiled(job, tiles, thread, panel, Math.Min(panel + group, endPanel));
+        }
+    }
+
+    public override void DecodeRow(int row, Span<float> destination)
+    {
+        byte* scales = PanelAddress(row / Panel.Rows), codes = scales + codesOffset;
+        int lane = row % Panel.Rows;
+        byte* groups = stackalloc byte[ActivationLayout.Groups * Panel.GroupBytes];
+        float* unpacked = stackalloc float[8 * 2 * Panel.Rows];
+        for (int block = 0; block < blocks; block++)
+        {
+            int inUnit = block % TScales.BlocksPerUnit;
+            if (inUnit == 0)
+            {
+                TScales.Unpack(scales + block / TScales.BlocksPerUnit * TScales.UnitBytes, unpacked, Panel.Rows, 2 * Panel.Rows);
+            }
+            TCodes.Unpack(codes + block * CodeBytes, groups, Panel.GroupBytes);
+            float* blockScales = unpacked + inUnit * 2 * Panel.Rows + lane;
+            float scale = blockScales[0], minimum = TScales.HasMinimum ? blockScales[Panel.Rows] : 0f;
+            for (int i = 0; i < ActivationLayout.BlockInputs; i++)
+            {
+                if (TScales.HalfBlocks && i == ActivationLayout.BlockInputs / 2)
+                {
+                    scale = blockScales[Panel.Rows];
+                }
+                int code = groups[i / 4 * Panel.GroupBytes + lane * 4 + i % 4] - (TFormat.OffsetShift == 0 ? 0 : 1 << TFormat.OffsetShift);
+                float value = scale * code;
+                destination[block * ActivationLayout.BlockInputs + i] = TScales.HasMinimum ? value + minimum : value;
+            }
+        }
+    }
+
+    private static long ScaleBytes(int inputs) =>
+        (inputs / ActivationLayout.BlockInputs / TScales.BlocksPerUnit * (long)TScales.UnitBytes + 63) & ~63L;
+
+    private static BlockKernel DirectKernel(int tokens) =>
+        new(TCodes.Bits, TCodes.Bits, TFormat.OffsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens);
+
+    private static BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels };
+
+    /// <summary>Few tokens: the kernel unpacks codes in registers as they come from memory.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)] // Optimised for the first token, not only after many.
+    private void MultiplyDirect(in MultiplyJob job, int thread, int panel)
+    {
+        float* scales = (float*)job.Team.ThreadScratch(thread, DirectChunk * 2 * Panel.GroupBytes);
+        float* sums = stackalloc float[BlockKernel.MaxTokens * Panel.Rows];
+        new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
+        byte* address = PanelAddress(panel);
+        KernelArguments arguments = default;
+        arguments.Scales = scales;
+        arguments.Accumulators = sums;
+        arguments.Kernel = DirectKernel(job.Tokens);
+        for (int block = 0; block < blocks; block += DirectChunk)
+        {
+            int count = Math.Min(DirectChunk, blocks - block);
+            UnpackScales(address, block, count, scales, 1, 0);
+            arguments.Weights = address + codesOffset + block * (long)CodeBytes;
+            arguments.Activations = job.Blocks + block * (long)(ActivationLayout.BytesPerToken * job.Tokens);
+            arguments.Count = count;
+            direct[job.Tokens].Run(&arguments);
+        }
+        Finish(job, sums, 0, job.Tokens, panel, 1);
+    }
+
+    /// <summary>Many tokens: codes are unpacked to a tile of bytes once, and all token tiles pass over it.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private void MultiplyTiled(in MultiplyJob job, TokenTiles tiles, int thread, int firstPanel, int endPanel)
+    {
+        const int CodesBytes = TileChunk * TilePanels * ActivationLayout.Groups * Panel.GroupBytes;
+        const int ScalesBytes = TileChunk * TilePanels * 2 * Panel.GroupBytes;
+        int rows = (endPanel - firstPanel) * Panel.Rows;
+        byte* codes = job.Team.ThreadScratch(thread, CodesBytes + ScalesBytes + (nuint)job.Tokens * (nuint)rows * sizeof(float));
+        float* scales = (float*)(codes + CodesBytes), sums = (float*)(codes + CodesBytes + ScalesBytes);
+        new Span<float>(sums, job.Tokens * rows).Clear();
+        KernelArguments arguments = default;
+        arguments.Weights = codes;
+        arguments.Scales = scales;
+        for (int block = 0; block < blocks; block += TileChunk)
+        {
+            arguments.Count = Math.Min(TileChunk, blocks - block);
+            float* pairSums = sums;
+            for (int panel = firstPanel; panel < endPanel; panel += TilePanels)
+            {
+                int panels = Math.Min(TilePanels, endPanel - panel);
+                UnpackTile(panel, panels, block, (int)arguments.Count, codes, scales);
+                for (int tile = 0; tile < tiles.Count; tile++)
+                {
+                    int first = tiles.First(tile), tokens = tiles.Size(tile);
+                    arguments.Activations =
+                        job.Blocks + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
+                    arguments.Accumulators = pairSums + first * panels * Panel.Rows;
+                    arguments.Kernel = TileKernel(panels, tokens);
+                    tiled[panels, tokens].Run(&arguments);
+                }
+                pairSums += job.Tokens * panels * Panel.Rows;
+            }
+        }
+        for (int panel = firstPanel; panel < endPanel; panel += TilePanels)
+        {
+            int panels = Math.Min(TilePanels, endPanel - panel);
+            Finish(job, sums, 0, job.Tokens, panel, panels);
+            sums += job.Tokens * panels * Panel.Rows;
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private void UnpackTile(int panel, int panels, int block, int count, byte* codes, float* scales)
+    {
+        for (int i = 0; i < panels; i++)
+        {
+            byte* address = PanelAddress(panel + i);
+            UnpackScales(address, block, count, scales, panels, i);
+            byte* packed = address + codesOffset + block * (long)CodeBytes;
+            for (int b = 0; b < count; b++)
+            {
+                byte* groups = codes + (b * ActivationLayout.Groups * panels + i) * Panel.GroupBytes;
+                TCodes.Unpack(packed + b * CodeBytes, groups, panels * Panel.GroupBytes);
+            }
+        }
+    }
+
+    /// <summary>Brings the scales of a run of blocks to float32, panel <paramref name="index"/> of <paramref name="panels"/> side by side.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void UnpackScales(byte* section, int block, int count, float* scales, int panels, int index)
+    {
+        int second = panels * Panel.Rows, stride = ScaleVectors * second;
+        for (int i = 0; i < count; i += TScales.BlocksPerUnit)
+        {
+            byte* unit = section + (block + i) / TScales.BlocksPerUnit * TScales.UnitBytes;
+            TScales.Unpack(unit, scales + i * stride + index * Panel.Rows, second, stride);
+        }
+    }
+}

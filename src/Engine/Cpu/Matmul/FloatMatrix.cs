@@ -1,0 +1,130 @@
+using System.Runtime.Intrinsics;
+using Engine.Checkpoints;
+using Engine.Cpu.Matmul.Formats;
+using Engine.Cpu.Matmul.Kernels;
+
+namespace Engine.Cpu.Matmul;
+
+/// <summary>
+/// A matrix of plain floats, elements as in the file. Four panels are packed as one group [inputs, 4, 16] (the last group may be narrower): a kernel
+/// needs several panels at once to hide the latency of additions, and reads them as one stream. Activations and sums are float32.
+/// </summary>
+internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
+    where TFormat : IFloatFormat
+{
+    // Inputs of a pass with several token tiles: two panels of them stay in the first-level cache while the tiles pass over.
+    private const int TileChunk = 256;
+    private const int GroupPanels = 4;
+
+    private readonly KernelPointer[,,] kernels = new KernelPointer[GroupPanels + 1, GroupPanels + 1, FloatKernel.MaxTokens + 1];
+
+    public FloatMatrix(int rows, int inputs)
+        : base(rows, inputs, (long)inputs * Panel.Rows * TFormat.Bytes) => Instructions = MatmulInstructionSupport.Best;
+
+    public override bool ReadsBlocks => false;
+
+    public override MatmulInstructions Instructions
+    {
+        set
+        {
+            // All groups but the last have full width.
+            Span<int> widths = [Panels >= GroupPanels ? GroupPanels : 0, Panels % GroupPanels];
+            foreach (int width in widths)
+            {
+                for (int tokens = 1; tokens <= FloatKernel.MaxTokens; tokens++)
+                {
+                    for (int panels = 1; panels <= Math.Min(width, FloatKernel.PanelsFor(tokens)); panels *= 2)
+                    {
+                        kernels[width, panels, tokens] = KernelPointer.For<TFormat>(new FloatKernel(TFormat.DType, width, panels, tokens), value);
+                    }
+                }
+            }
+        }
+    }
+
+    protected override int ItemGranularity => GroupPanels;
+
+    public override void Pack(TensorView tensor, int firstRow, bool transposed, int panel)
+    {
+        byte* target = Address(panel, 0);
+        int targetStep = Width(panel) * Panel.Rows * TFormat.Bytes;
+        long rowStep = transposed ? TFormat.Bytes : tensor.RowBytes, inputStep = transposed ? tensor.RowBytes : TFormat.Bytes;
+        int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows);
+        for (int row = 0; row < rows && !transposed; row++)
+        {
+            tensor.RequireFinite(firstRow + panel * Panel.Rows + row);
+        }
+        byte* source = (byte*)tensor.Address + (firstRow + panel * Panel.Rows) * rowStep;
+        for (int input = 0; input < Inputs; input++, source += inputStep, target += targetStep)
+        {
+            new Span<byte>(target, Panel.Rows * TFormat.Bytes).Clear();
+            for (int row = 0; row < rows; row++)
+            {
+                if (TFormat.Bytes == 4)
+                {
+                    ((uint*)target)[row] = *(uint*)(source + row * rowStep);
+                }
+                else
+                {
+                    ((ushort*)target)[row] = *(ushort*)(source + row * rowStep);
+                }
+            }
+        }
+    }
+
+    public override void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel)
+    {
+        var tiles = new TokenTiles(job.Tokens, FloatKernel.MaxTokens);
+        int most = FloatKernel.PanelsFor(tiles.Size(0));
+        for (int panel = firstPanel; panel < endPanel;)
+        {
+            int panels = most;
+            int end = Math.Min(endPanel, panel / GroupPanels * GroupPanels + GroupPanels);
+            while (panels > end - panel)
+            {
+                panels /= 2;
+            }
+            Multiply(job, tiles, thread, panel, panels);
+            panel += panels;
+        }
+    }
+
+    public override void DecodeRow(int row, Span<float> destination)
+    {
+        int panel = row / Panel.Rows, half = row % Panel.Rows / 8 * 8;
+        for (int input = 0; input < Inputs; input++)
+        {
+            byte* source = Address(panel, input) + half * TFormat.Bytes;
+            destination[input] = TFormat.Widen(source)[row % 8];
+        }
+    }
+
+    /// <summary>Panels of the group that a panel belongs to.</summary>
+    private int Width(int panel) => Math.Min(GroupPanels, Panels - panel / GroupPanels * GroupPanels);
+
+    private byte* Address(int panel, int input) =>
+        PanelAddress(panel / GroupPanels * GroupPanels) + ((long)input * Width(panel) + panel % GroupPanels) * (Panel.Rows * TFormat.Bytes);
+
+    private void Multiply(in MultiplyJob job, TokenTiles tiles, int thread, int panel, int panels)
+    {
+        int rows = panels * Panel.Rows, chunk = tiles.Count == 1 ? Inputs : TileChunk;
+        float* sums = (float*)job.Team.ThreadScratch(thread, (nuint)job.Tokens * (nuint)rows * sizeof(float));
+        new Span<float>(sums, job.Tokens * rows).Clear();
+        KernelArguments arguments = default;
+        arguments.InputStride = Width(panel) * Panel.Rows * TFormat.Bytes;
+        for (int input = 0; input < Inputs; input += chunk)
+        {
+            arguments.Weights = Address(panel, input);
+            arguments.Count = Math.Min(chunk, Inputs - input);
+            for (int tile = 0; tile < tiles.Count; tile++)
+            {
+                int first = tiles.First(tile), tokens = tiles.Size(tile);
+                arguments.Activations = (byte*)(job.Floats + (long)first * Inputs + (long)input * tokens);
+                arguments.Accumulators = sums + first * rows;
+                arguments.Kernel = default(BlockKernel) with { Panels = panels, Tokens = tokens };
+                kernels[Width(panel), panels, tokens].Run(&arguments);
+            }
+        }
+        Finish(job, sums, 0, job.Tokens, panel, panels);
+    }
+}

@@ -1,0 +1,125 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using Engine.Cpu.Matmul.Kernels;
+
+namespace Engine.Cpu.Matmul.Formats;
+
+/// <summary>A float16 scale per block: d at the start of the file's block.</summary>
+internal unsafe struct BlockScales : IScales
+{
+    public static int BlocksPerUnit => 1;
+    public static int UnitBytes => Panel.Rows * 2;
+    public static bool HasMinimum => false;
+    public static bool HalfBlocks => false;
+
+    public static void Pack(byte* block, byte* unit, int row) => ((ushort*)unit)[row] = *(ushort*)block;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* unit, float* scales, int second, int stride) => HalfFloats.Widen((ushort*)unit, scales);
+}
+
+/// <summary>A float16 scale and minimum per block: d, m at the start of the file's block.</summary>
+internal unsafe struct BlockScalesAndMinima : IScales
+{
+    public static int BlocksPerUnit => 1;
+    public static int UnitBytes => Panel.Rows * 4;
+    public static bool HasMinimum => true;
+    public static bool HalfBlocks => false;
+
+    public static void Pack(byte* block, byte* unit, int row)
+    {
+        ((ushort*)unit)[row] = ((ushort*)block)[0];
+        ((ushort*)unit)[Panel.Rows + row] = ((ushort*)block)[1];
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* unit, float* scales, int second, int stride)
+    {
+        HalfFloats.Widen((ushort*)unit, scales);
+        HalfFloats.Widen((ushort*)unit + Panel.Rows, scales + second);
+    }
+}
+
+/// <summary>
+/// Q4_K and Q5_K: float16 d and dmin per 256 inputs, 6-bit scale s and minimum m per 32: weight = d·s·code − dmin·m. A unit is [16] d, [16] dmin,
+/// [8, 16] bytes of the low nibbles (m high, s low) and [4, 16] bytes of the upper bit pairs (s, m of an even block, s, m of the odd one).
+/// </summary>
+internal unsafe struct SuperBlockScalesAndMinima : IScales
+{
+    private const int Nibbles = 4 * Panel.Rows, Pairs = Nibbles + 8 * Panel.Rows;
+
+    public static int BlocksPerUnit => 8;
+    public static int UnitBytes => Pairs + 4 * Panel.Rows;
+    public static bool HasMinimum => true;
+    public static bool HalfBlocks => false;
+
+    public static void Pack(byte* block, byte* unit, int row)
+    {
+        ((ushort*)unit)[row] = ((ushort*)block)[0];
+        ((ushort*)unit)[Panel.Rows + row] = ((ushort*)block)[1];
+        byte* packed = block + 4;
+        for (int group = 0; group < 8; group++)
+        {
+            int scale = group < 4 ? packed[group] & 63 : (packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4);
+            int minimum = group < 4 ? packed[group + 4] & 63 : (packed[group + 4] >> 4) | (packed[group] >> 6 << 4);
+            unit[Nibbles + group * Panel.Rows + row] = (byte)((scale & 15) | (minimum << 4));
+            byte* pair = unit + Pairs + group / 2 * Panel.Rows + row;
+            int bits = (scale >> 4) | (minimum >> 4 << 2);
+            *pair = (byte)(group % 2 == 0 ? bits : *pair | (bits << 4));
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* unit, float* scales, int second, int stride)
+    {
+        for (int half = 0; half < Panel.Rows; half += 8)
+        {
+            Vector256<float> d = HalfFloats.Widen((ushort*)unit + half), negativeMinimum = -HalfFloats.Widen((ushort*)unit + Panel.Rows + half);
+            Vector256<int> low = Vector256.Create(15), high = Vector256.Create(0x30);
+            for (int group = 0; group < 8; group++)
+            {
+                Vector256<int> nibbles = Widening.ToInt32(unit + Nibbles + group * Panel.Rows + half);
+                Vector256<int> bits = Widening.ToInt32(unit + Pairs + group / 2 * Panel.Rows + half);
+                Vector256<int> even = group % 2 == 0 ? bits << 4 : bits, odd = group % 2 == 0 ? bits << 2 : bits >>> 2;
+                Vector256<int> scale = (nibbles & low) | (even & high), minimum = (nibbles >>> 4) | (odd & high);
+                (Vector256.ConvertToSingle(scale) * d).Store(scales + group * stride + half);
+                (Vector256.ConvertToSingle(minimum) * negativeMinimum).Store(scales + group * stride + second + half);
+            }
+        }
+    }
+}
+
+/// <summary>Q6_K: a float16 d per 256 inputs and a signed 8-bit scale per 16. A unit is [16] d and [16, 16] scales.</summary>
+internal unsafe struct SuperBlockHalfScales : IScales
+{
+    private const int Signed = 2 * Panel.Rows;
+    private const int FileScales = 192, FileD = 208;
+
+    public static int BlocksPerUnit => 8;
+    public static int UnitBytes => Signed + 16 * Panel.Rows;
+    public static bool HasMinimum => false;
+    public static bool HalfBlocks => true;
+
+    public static void Pack(byte* block, byte* unit, int row)
+    {
+        ((ushort*)unit)[row] = *(ushort*)(block + FileD);
+        for (int group = 0; group < 16; group++)
+        {
+            unit[Signed + group * Panel.Rows + row] = block[FileScales + group];
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* unit, float* scales, int second, int stride)
+    {
+        for (int half = 0; half < Panel.Rows; half += 8)
+        {
+            Vector256<float> d = HalfFloats.Widen((ushort*)unit + half);
+            for (int group = 0; group < 16; group++)
+            {
+                Vector256<int> scale = Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + half);
+                (Vector256.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second + half);
+            }
+        }
+    }
+}

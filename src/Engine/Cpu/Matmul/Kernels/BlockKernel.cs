@@ -1,0 +1,32 @@
+namespace Engine.Cpu.Matmul.Kernels;
+
+/// <summary>Rows of a panel: the 32-bit lanes of a 512-bit vector. Each lane sums the products of its own row, in input order.</summary>
+internal static class Panel
+{
+    /// <summary>Output rows that are interleaved.</summary>
+    public const int Rows = 16;
+
+    /// <summary>Bytes of one group of codes: 4 consecutive inputs of each row.</summary>
+    public const int GroupBytes = Rows * ActivationLayout.GroupInputs;
+}
+
+/// <summary>Which kernel for block formats. Whatever the variant, a row and token see the same operations in the same order:
+/// per block <c>acc = fma(float(Σ (code − offset) · x) · dx, scale, acc)</c>, then with a minimum <c>acc = fma(minimum, dx · Σ x, acc)</c>.</summary>
+/// <param name="Bits">Bits of a stored code: 4, 5, 6 as packed, or 8, which is also what tiles hold.</param>
+/// <param name="CodeBits">Bits that codes have, also where a tile holds them as bytes.</param>
+/// <param name="OffsetShift">log₂ of the offset of the codes; 0 where there is none.</param>
+/// <param name="HasMinimum">Blocks have a minimum that is added.</param>
+/// <param name="HalfBlocks">A scale covers 16 inputs instead of 32.</param>
+/// <param name="Panels">Panels side by side, 1 or 2.</param>
+/// <param name="Tokens">Tokens of the activation tile.</param>
+internal readonly record struct BlockKernel(int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens)
+{
+    /// <summary>The most tokens of a tile: 2 panels × 6 tokens × (integer + float accumulator) leave 8 of 32 vector registers for operands.</summary>
+    public const int MaxTokens = 6;
+
+    /// <summary>Bytes of packed codes per block and panel.</summary>
+    public int BlockBytes => Panel.Rows * ActivationLayout.BlockInputs * Bits / 8;
+
+    /// <summary>Vectors of 16 × float32 per block and panel: scale, and second scale or minimum.</summary>
+    public int ScaleVectors => HasMinimum || HalfBlocks ? 2 : 1;
+}

@@ -1,0 +1,258 @@
+using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Engine.Cpu.Matmul.Kernels;
+
+/// <summary>
+/// Writes the 512-bit VNNI kernels for block formats. .NET has no intrinsic for VPDPBUSD on 512-bit vectors, and generated code can keep every
+/// accumulator in a register for each number of tokens, which a loop over locals cannot. One generator serves all formats: they differ in how
+/// codes are brought to bytes and in what is done with a block's integer sum. Weights are read straight through; software prefetch was tried at
+/// distances from 512 bytes to 16 KiB and only cost bandwidth.
+/// </summary>
+internal sealed class BlockKernelAssembler
+{
+    private readonly BlockKernel kernel;
+    private readonly KernelFrame frame = new();
+    private readonly Assembler code;
+    private readonly AssemblerRegisterZMM[,] sums;         // [half, token × panel] int32
+    private readonly AssemblerRegisterZMM[] accumulators;  // [token × panel] float32
+    private readonly int tokens;
+    private readonly int panels;
+
+    private BlockKernelAssembler(BlockKernel kernel)
+    {
+        this.kernel = kernel;
+        code = frame.Code;
+        tokens = kernel.Tokens;
+        panels = kernel.Panels;
+        accumulators = frame.Vectors(tokens * panels);
+        int halves = kernel.Bits != 8 && (kernel.HalfBlocks || SplitsSums) ? 2 : 1;
+        sums = new AssemblerRegisterZMM[2, tokens * panels];
+        for (int half = 0; half < halves; half++)
+        {
+            AssemblerRegisterZMM[] registers = frame.Vectors(tokens * panels);
+            for (int i = 0; i < registers.Length; i++)
+            {
+                sums[half, i] = registers[i];
+                sums[1, i] = registers[i]; // Bytes come in input order: the halves take turns in the same registers.
+            }
+        }
+    }
+
+    /// <summary>For few tokens a block's sum is made of two, or its chain of dependent dot products would be what takes the time.</summary>
+    private bool SplitsSums => kernel.Bits != 8 && !kernel.HalfBlocks && tokens <= 2;
+
+    private static AssemblerRegister64 Weights => rax;
+    private static AssemblerRegister64 Scales => r8;
+    private static AssemblerRegister64 Activations => rdx;
+    private static AssemblerRegister64 Accumulators => r9;
+    private static AssemblerRegister64 Count => r10;
+
+    /// <summary>Assembles a kernel: a function of one pointer to <see cref="KernelArguments"/>.</summary>
+    public static byte[] Assemble(BlockKernel kernel) => new BlockKernelAssembler(kernel).Assemble();
+
+    private byte[] Assemble()
+    {
+        frame.Enter();
+        code.mov(Weights, __[frame.Arguments]);
+        code.mov(Scales, __[frame.Arguments + 8]);
+        code.mov(Activations, __[frame.Arguments + 16]);
+        code.mov(Accumulators, __[frame.Arguments + 24]);
+        code.mov(Count, __[frame.Arguments + 32]);
+        for (int i = 0; i < accumulators.Length; i++)
+        {
+            code.vmovups(accumulators[i], __[Accumulators + i * 64]);
+        }
+
+        Action block = kernel.Bits == 8 ? Bytes() : Nibbles();
+        Label loop = code.CreateLabel();
+        code.Label(ref loop);
+        block();
+        code.add(Weights, kernel.BlockBytes * panels);
+        code.add(Scales, kernel.ScaleVectors * panels * 64);
+        code.add(Activations, ActivationLayout.BytesPerToken * tokens);
+        code.dec(Count);
+        code.jnz(loop);
+
+        for (int i = 0; i < accumulators.Length; i++)
+        {
+            code.vmovups(__[Accumulators + i * 64], accumulators[i]);
+        }
+        frame.Leave();
+        return frame.Encode();
+    }
+
+    /// <summary>A block whose codes are bytes: a tile, or Q8_0 as packed.</summary>
+    private Action Bytes()
+    {
+        AssemblerRegisterZMM[] weights = frame.Vectors(panels);
+        AssemblerRegisterZMM scratch = frame.Vector();
+        return () =>
+        {
+            for (int group = 0; group < ActivationLayout.Groups; group++)
+            {
+                bool half = kernel.HalfBlocks && group == ActivationLayout.Groups / 2;
+                if (half)
+                {
+                    Scale(0, scratch);
+                }
+                if (group == 0 || half)
+                {
+                    StartSums(half ? 1 : 0);
+                }
+                for (int panel = 0; panel < panels; panel++)
+                {
+                    code.vmovdqa64(weights[panel], __[Weights + (group * panels + panel) * Panel.GroupBytes]);
+                }
+                Dot(0, group, weights, scratch);
+            }
+            Scale(kernel.HalfBlocks ? 1 : 0, scratch);
+        };
+    }
+
+    /// <summary>
+    /// A block of 4-bit codes, the low nibbles of vector j being group j and the high ones group j + 4; for 5 and 6 bits the planes with the
+    /// other bits come first, plane byte b holding those of byte b of each group.
+    /// </summary>
+    private Action Nibbles()
+    {
+        AssemblerRegisterZMM weights = frame.Vector(), packed = frame.Vector(), scratch = frame.Vector(), mask = frame.Vector();
+        int highBits = kernel.Bits - 4;
+        AssemblerRegisterZMM[] planes = frame.Vectors(highBits);
+        AssemblerRegisterZMM highMask = highBits == 0 ? mask : frame.Vector();
+        frame.Broadcast(mask, 0x0F0F0F0F);
+        if (highBits > 0)
+        {
+            frame.Broadcast(highMask, highBits == 1 ? 0x10101010u : 0x30303030u);
+        }
+
+        return () =>
+        {
+            StartSums(0);
+            if (kernel.HalfBlocks)
+            {
+                StartSums(1);
+            }
+            for (int token = 0; token < tokens && SplitsSums; token++)
+            {
+                code.vpxord(sums[1, token], sums[1, token], sums[1, token]);
+            }
+            for (int plane = 0; plane < highBits; plane++)
+            {
+                code.vmovdqa64(planes[plane], __[Weights + plane * Panel.GroupBytes]);
+            }
+            for (int pair = 0; pair < 4; pair++)
+            {
+                code.vmovdqa64(packed, __[Weights + (highBits + pair) * Panel.GroupBytes]);
+                code.vpandd(weights, packed, mask);
+                AddHighBits(pair);
+                Dot(0, pair, [weights], scratch);
+                code.vpsrlw(packed, packed, 4);
+                code.vpandd(weights, packed, mask);
+                AddHighBits(pair + 4);
+                Dot(kernel.HalfBlocks || SplitsSums ? 1 : 0, pair + 4, [weights], scratch);
+            }
+            for (int token = 0; token < tokens && SplitsSums; token++)
+            {
+                code.vpaddd(sums[0, token], sums[0, token], sums[1, token]);
+            }
+            Scale(0, scratch);
+            if (kernel.HalfBlocks)
+            {
+                Scale(1, scratch);
+            }
+        };
+
+        void AddHighBits(int group)
+        {
+            if (highBits == 0)
+            {
+                return;
+            }
+            // Bits group·highBits of the planes taken together go to bit 4; what a 16-bit shift carries across bytes is masked away.
+            AssemblerRegisterZMM plane = planes[group * highBits / 8];
+            int shift = 4 - group * highBits % 8;
+            if (shift > 0)
+            {
+                code.vpsllw(scratch, plane, (byte)shift);
+            }
+            else if (shift < 0)
+            {
+                code.vpsrlw(scratch, plane, (byte)-shift);
+            }
+            const byte OrOfAnd = 0xF8; // a | (b & c)
+            code.vpternlogd(weights, shift == 0 ? plane : scratch, highMask, OrOfAnd);
+        }
+    }
+
+    /// <summary>Σ (code − offset)·x = Σ code·x + offset · (−Σ x): the sum starts at the second term.</summary>
+    private void StartSums(int half)
+    {
+        for (int token = 0; token < tokens; token++)
+        {
+            AssemblerRegisterZMM first = sums[half, token * panels];
+            if (kernel.OffsetShift == 0)
+            {
+                for (int panel = 0; panel < panels; panel++)
+                {
+                    AssemblerRegisterZMM sum = sums[half, token * panels + panel];
+                    code.vpxord(sum, sum, sum);
+                }
+                continue;
+            }
+            int field = kernel.HalfBlocks ? ActivationLayout.NegativeHalfSums + 4 * half : ActivationLayout.NegativeSum;
+            code.vpslld(first, __dword_bcst[Activations + Field(field, token)], (byte)kernel.OffsetShift);
+            for (int panel = 1; panel < panels; panel++)
+            {
+                code.vmovdqa64(sums[half, token * panels + panel], first);
+            }
+        }
+    }
+
+    private void Dot(int half, int group, AssemblerRegisterZMM[] weights, AssemblerRegisterZMM scratch)
+    {
+        for (int token = 0; token < tokens; token++)
+        {
+            int offset = (group * tokens + token) * ActivationLayout.GroupInputs;
+            if (panels == 1)
+            {
+                code.vpdpbusd(sums[half, token], weights[0], __dword_bcst[Activations + offset]);
+                continue;
+            }
+            code.vpbroadcastd(scratch, __[Activations + offset]);
+            for (int panel = 0; panel < panels; panel++)
+            {
+                code.vpdpbusd(sums[half, token * panels + panel], weights[panel], scratch);
+            }
+        }
+    }
+
+    private void Scale(int half, AssemblerRegisterZMM scratch)
+    {
+        for (int token = 0; token < tokens; token++)
+        {
+            for (int panel = 0; panel < panels; panel++)
+            {
+                int i = token * panels + panel;
+                AssemblerRegisterZMM sum = sums[half, i];
+                code.vcvtdq2ps(sum, sum);
+                code.vmulps(sum, sum, __dword_bcst[Activations + Field(ActivationLayout.Scale, token)]);
+                code.vfmadd231ps(accumulators[i], sum, __[Scales + (half * panels + panel) * 64]);
+            }
+        }
+        if (kernel.HasMinimum)
+        {
+            for (int panel = 0; panel < panels; panel++)
+            {
+                code.vmovaps(scratch, __[Scales + (panels + panel) * 64]);
+                for (int token = 0; token < tokens; token++)
+                {
+                    code.vfmadd231ps(
+                        accumulators[token * panels + panel], scratch, __dword_bcst[Activations + Field(ActivationLayout.ScaledSum, token)]);
+                }
+            }
+        }
+    }
+
+    private int Field(int field, int token) => field * tokens + token * sizeof(float);
+}

@@ -1,0 +1,90 @@
+using System.Runtime.Intrinsics;
+using Engine.Checkpoints;
+using Engine.Cpu.Matmul.Formats;
+
+namespace Engine.Cpu.Matmul.Kernels;
+
+/// <summary>
+/// Which kernel for float formats. Whatever the variant, a row and token see <c>acc = fma(weight, x, acc)</c> per input, in order.
+/// </summary>
+/// <param name="DType">Type of the packed weights.</param>
+/// <param name="GroupPanels">Panels that are packed side by side, 1 to 4.</param>
+/// <param name="Panels">How many of them are multiplied, 1, 2 or 4.</param>
+/// <param name="Tokens">Tokens of the activation tile.</param>
+internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Panels, int Tokens)
+{
+    /// <summary>The most tokens of a tile, beside 2 panels.</summary>
+    public const int MaxTokens = 12;
+
+    /// <summary>Accumulators that fit the 32 vector registers beside operands.</summary>
+    private const int MaxAccumulators = 24;
+
+    /// <summary>Panels to take at once: one token alone needs several, because a sum waits four cycles for the addition before.</summary>
+    public static int PanelsFor(int tokens) => 4 * tokens <= MaxAccumulators ? 4 : 2;
+
+    /// <summary>Bytes of one input of a panel.</summary>
+    public int PanelBytes => Panel.Rows * (DType == DType.F32 ? 4 : 2);
+
+    /// <summary>Bytes of one input of a group of panels.</summary>
+    public int InputBytes => GroupPanels * PanelBytes;
+}
+
+/// <summary>The kernel for float formats in portable vectors, with any number of tokens and panels.</summary>
+internal static unsafe class IntrinsicFloatKernel<TFormat>
+    where TFormat : IFloatFormat
+{
+    /// <summary>Runs over <see cref="KernelArguments.Count"/> inputs.</summary>
+    public static void Run(KernelArguments* arguments)
+    {
+        int panels = arguments->Kernel.Panels, tokens = arguments->Kernel.Tokens;
+        for (int panel = 0; panel < panels; panel++)
+        {
+            for (int half = 0; half < Panel.Rows; half += 8)
+            {
+                byte* weights = arguments->Weights + (panel * Panel.Rows + half) * TFormat.Bytes;
+                float* sums = arguments->Accumulators + panel * Panel.Rows + half;
+                int token = 0;
+                for (; token + 4 <= tokens; token += 4)
+                {
+                    Four(arguments, weights, token, sums + token * panels * Panel.Rows);
+                }
+                for (; token < tokens; token++)
+                {
+                    One(arguments, weights, token, sums + token * panels * Panel.Rows);
+                }
+            }
+        }
+    }
+
+    private static void One(KernelArguments* arguments, byte* weights, int token, float* sums)
+    {
+        float* inputs = (float*)arguments->Activations + token;
+        int tokens = arguments->Kernel.Tokens;
+        Vector256<float> sum = Vector256.Load(sums);
+        for (long i = 0; i < arguments->Count; i++, inputs += tokens, weights += arguments->InputStride)
+        {
+            sum = Vector256.FusedMultiplyAdd(TFormat.Widen(weights), Vector256.Create(*inputs), sum);
+        }
+        sum.Store(sums);
+    }
+
+    private static void Four(KernelArguments* arguments, byte* weights, int token, float* sums)
+    {
+        float* inputs = (float*)arguments->Activations + token;
+        int tokens = arguments->Kernel.Tokens, stride = arguments->Kernel.Panels * Panel.Rows;
+        Vector256<float> a = Vector256.Load(sums), b = Vector256.Load(sums + stride);
+        Vector256<float> c = Vector256.Load(sums + 2 * stride), d = Vector256.Load(sums + 3 * stride);
+        for (long i = 0; i < arguments->Count; i++, inputs += tokens, weights += arguments->InputStride)
+        {
+            Vector256<float> weight = TFormat.Widen(weights);
+            a = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[0]), a);
+            b = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[1]), b);
+            c = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[2]), c);
+            d = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[3]), d);
+        }
+        a.Store(sums);
+        b.Store(sums + stride);
+        c.Store(sums + 2 * stride);
+        d.Store(sums + 3 * stride);
+    }
+}

@@ -1,0 +1,36 @@
+using System.Runtime.InteropServices;
+
+namespace Engine.Cpu.Matmul.Kernels;
+
+/// <summary>What a kernel works on. Assembled code reads the fields at their offsets.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 80)]
+internal unsafe struct KernelArguments
+{
+    /// <summary>Weights: a packed panel, or a tile that has been unpacked from one or two.</summary>
+    [FieldOffset(0)]
+    public byte* Weights;
+
+    /// <summary>Block formats: per block the scale (and second scale or minimum) of each row as float32.</summary>
+    [FieldOffset(8)]
+    public float* Scales;
+
+    /// <summary>Block formats: records of <see cref="ActivationLayout"/>. Float formats: [inputs, tokens] float32.</summary>
+    [FieldOffset(16)]
+    public byte* Activations;
+
+    /// <summary>[tokens, rows] float32, read, added to and written back.</summary>
+    [FieldOffset(24)]
+    public float* Accumulators;
+
+    /// <summary>Blocks of 32 inputs; for float formats inputs. At least 1.</summary>
+    [FieldOffset(32)]
+    public long Count;
+
+    /// <summary>Float formats: bytes from one input to the next. Read by the kernels that are not assembled.</summary>
+    [FieldOffset(40)]
+    public long InputStride;
+
+    /// <summary>Which kernel this is; read by the kernels that are not assembled.</summary>
+    [FieldOffset(48)]
+    public BlockKernel Kernel;
+}

@@ -1,0 +1,81 @@
+using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Engine.Cpu.Matmul.Kernels;
+
+/// <summary>Registers, entry and exit of an assembled kernel under the calling convention of the system. Kernels use rax, rdx, r8 … r11 freely.</summary>
+internal sealed class KernelFrame
+{
+    private static readonly AssemblerRegisterZMM[] zmm =
+    [
+        zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30, zmm31,
+        zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15,
+    ];
+
+    // Windows wants the low halves of these back; the other systems let a function use all vectors.
+    private static readonly AssemblerRegisterXMM[] preserved = [xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+    private int used;
+
+    /// <summary>Where instructions are written.</summary>
+    public Assembler Code { get; } = new(64);
+
+    /// <summary>Holds the pointer to the <see cref="KernelArguments"/> at the start.</summary>
+    public AssemblerRegister64 Arguments => OperatingSystem.IsWindows() ? rcx : rdi;
+
+    /// <summary>Takes a vector register.</summary>
+    public AssemblerRegisterZMM Vector() => zmm[used++];
+
+    /// <summary>Takes several.</summary>
+    public AssemblerRegisterZMM[] Vectors(int count)
+    {
+        var registers = new AssemblerRegisterZMM[count];
+        for (int i = 0; i < count; i++)
+        {
+            registers[i] = Vector();
+        }
+        return registers;
+    }
+
+    /// <summary>Fills a register with a 32-bit constant, here and now.</summary>
+    public void Broadcast(AssemblerRegisterZMM register, uint value)
+    {
+        Code.mov(r11d, value);
+        Code.vpbroadcastd(register, r11d);
+    }
+
+    /// <summary>Saves what the caller wants back.</summary>
+    public void Enter()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            Code.sub(rsp, preserved.Length * 16 + 8);
+            for (int i = 0; i < preserved.Length; i++)
+            {
+                Code.vmovups(__[rsp + i * 16], preserved[i]);
+            }
+        }
+    }
+
+    /// <summary>Restores it and returns.</summary>
+    public void Leave()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            for (int i = 0; i < preserved.Length; i++)
+            {
+                Code.vmovups(preserved[i], __[rsp + i * 16]);
+            }
+            Code.add(rsp, preserved.Length * 16 + 8);
+        }
+        Code.vzeroupper();
+        Code.ret();
+    }
+
+    /// <summary>The machine code; it does not depend on where it lies.</summary>
+    public byte[] Encode()
+    {
+        using var stream = new MemoryStream();
+        Code.Assemble(new StreamCodeWriter(stream), 0);
+        return stream.ToArray();
+    }
+}

@@ -1,0 +1,58 @@
+using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using Engine.Cpu.Matmul.Formats;
+
+namespace Engine.Cpu.Matmul.Kernels;
+
+/// <summary>A kernel that can be called: machine code or a method.</summary>
+internal readonly unsafe struct KernelPointer
+{
+    private static readonly ConcurrentDictionary<object, nint> assembled = new();
+    private readonly nint address;
+    private readonly bool machineCode;
+
+    private KernelPointer(nint address, bool machineCode)
+    {
+        this.address = address;
+        this.machineCode = machineCode;
+    }
+
+    /// <summary>The kernel of an instruction set; assembled on first use and kept.</summary>
+    public static KernelPointer For(BlockKernel kernel, MatmulInstructions instructions) => instructions switch
+    {
+        MatmulInstructions.Avx512Vnni => new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
+        MatmulInstructions.Avx512 => Managed(&IntrinsicBlockKernel<Avx512Lanes, Vector512<byte>>.Run),
+        MatmulInstructions.AvxVnni => Managed(&IntrinsicBlockKernel<AvxVnniLanes, Vector256<byte>>.Run),
+        MatmulInstructions.Avx2 => Managed(&IntrinsicBlockKernel<Avx2Lanes, Vector256<byte>>.Run),
+        MatmulInstructions.ArmDot => Managed(&IntrinsicBlockKernel<ArmDotLanes, Vector128<byte>>.Run),
+        _ => Managed(&IntrinsicBlockKernel<PortableLanes, Vector128<byte>>.Run),
+    };
+
+    /// <summary>The kernel of an instruction set for a float format.</summary>
+    public static KernelPointer For<TFormat>(FloatKernel kernel, MatmulInstructions instructions)
+        where TFormat : IFloatFormat =>
+        instructions == MatmulInstructions.Avx512Vnni
+            ? new(assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(FloatKernelAssembler.Assemble((FloatKernel)key))), true)
+            : Managed(&IntrinsicFloatKernel<TFormat>.Run);
+
+    /// <summary>Calls the kernel.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public void Run(KernelArguments* arguments)
+    {
+        if (machineCode)
+        {
+            // A call lasts microseconds, so it need not tell the collector that it left managed code.
+            ((delegate* unmanaged[SuppressGCTransition]<KernelArguments*, void>)address)(arguments);
+        }
+        else
+        {
+            ((delegate*<KernelArguments*, void>)address)(arguments);
+        }
+    }
+
+    private static nint Assembled(BlockKernel kernel) =>
+        assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(BlockKernelAssembler.Assemble((BlockKernel)key)));
+
+    private static KernelPointer Managed(delegate*<KernelArguments*, void> method) => new((nint)method, false);
+}

@@ -1,0 +1,54 @@
+namespace Engine.Cpu.Matmul;
+
+/// <summary>Tokens split into tiles of nearly equal size, none larger than a kernel can take.</summary>
+/// <param name="Tokens">Tokens in all, at least 1.</param>
+/// <param name="Largest">Tokens a tile may have.</param>
+internal readonly record struct TokenTiles(int Tokens, int Largest)
+{
+    /// <summary>Tiles.</summary>
+    public int Count { get; } = (Tokens + Largest - 1) / Largest;
+
+    /// <summary>Tokens of a tile.</summary>
+    public int Size(int tile) => Tokens / Count + (tile < Tokens % Count ? 1 : 0);
+
+    /// <summary>The first token of a tile.</summary>
+    public int First(int tile) => tile * (Tokens / Count) + Math.Min(tile, Tokens % Count);
+
+    /// <summary>The tile of a token.</summary>
+    public int Of(int token)
+    {
+        int small = Tokens / Count, large = Tokens % Count * (small + 1);
+        return token < large ? token / (small + 1) : Tokens % Count + (token - large) / small;
+    }
+}
+
+/// <summary>One multiplication, as all threads of a run see it.</summary>
+internal unsafe struct MultiplyJob
+{
+    /// <summary>What is multiplied.</summary>
+    public PackedLinear Linear;
+
+    /// <summary>The threads.</summary>
+    public ThreadTeam Team;
+
+    /// <summary>[tokens, inputs].</summary>
+    public float* Input;
+
+    /// <summary>[tokens, outputs of the plan].</summary>
+    public float* Output;
+
+    /// <summary>Tokens.</summary>
+    public int Tokens;
+
+    /// <summary>The product is added to the output instead of replacing it.</summary>
+    public bool Accumulate;
+
+    /// <summary>Quantized activations (<see cref="ActivationLayout"/>), tile after tile; null where no part needs them.</summary>
+    public byte* Blocks;
+
+    /// <summary>float32 activations [inputs, tokens of a tile], tile after tile; null where no part needs them.</summary>
+    public float* Floats;
+
+    /// <summary>Work items taken so far; threads take the next until none is left, so that a thread that is held up does less.</summary>
+    public int NextItem;
+}

@@ -1,0 +1,185 @@
+using System.Collections.Immutable;
+using System.Runtime.CompilerServices;
+using Engine.Checkpoints;
+using Engine.Cpu.Matmul.Kernels;
+using Engine.Execution;
+using Engine.Plans;
+
+namespace Engine.Cpu.Matmul;
+
+/// <summary>
+/// A linear map packed for this processor. A token's result has the same bits whatever tokens are beside it, however many threads work, and
+/// whichever instruction set they use: every output sums its products in input order.
+/// </summary>
+internal sealed unsafe class PackedLinear : DeviceWeights
+{
+    // Below this many multiplications the work is done before a second thread has woken up to it.
+    private const long InlineProducts = 150_000;
+
+    private readonly ImmutableArray<PackedMatrix> matrices;
+    private readonly bool readsBlocks;
+    private readonly bool readsFloats;
+
+    private PackedLinear(LinearPlan plan, ImmutableArray<PackedMatrix> matrices)
+    {
+        Plan = plan;
+        this.matrices = matrices;
+        readsBlocks = matrices.Any(static matrix => matrix.ReadsBlocks);
+        readsFloats = matrices.Any(static matrix => !matrix.ReadsBlocks);
+    }
+
+    /// <summary>What was packed.</summary>
+    public LinearPlan Plan { get; }
+
+    /// <inheritdoc/>
+    public override long Bytes => matrices.Sum(static matrix => matrix.Bytes);
+
+    /// <summary>Kernels to use instead of the processor's best.</summary>
+    internal MatmulInstructions Instructions
+    {
+        set
+        {
+            foreach (PackedMatrix matrix in matrices)
+            {
+                matrix.Instructions = value;
+            }
+        }
+    }
+
+    /// <summary>Packs the parts of a plan with all threads of a team.</summary>
+    /// <exception cref="EngineException">A tensor is missing, has the wrong shape or a type that cannot be multiplied, or a scale is not finite.</exception>
+    public static PackedLinear Load(LinearPlan plan, Checkpoint checkpoint, ThreadTeam team)
+    {
+        var matrices = new List<PackedMatrix>();
+        try
+        {
+            int firstOutput = 0;
+            foreach (LinearPart part in plan.Parts)
+            {
+                matrices.Add(MatrixLoader.Load(part, plan.Inputs, firstOutput, checkpoint, team));
+                firstOutput += part.Outputs;
+            }
+            return new PackedLinear(plan, [.. matrices]);
+        }
+        catch
+        {
+            matrices.ForEach(static matrix => matrix.Dispose());
+            throw;
+        }
+    }
+
+    /// <summary>Computes <c>output = W·input + b</c>, or adds it.</summary>
+    /// <param name="team">The threads.</param>
+    /// <param name="input">[tokens, inputs].</param>
+    /// <param name="tokens">Tokens; may be 0.</param>
+    /// <param name="output">[tokens, outputs]; must not overlap <paramref name="input"/>.</param>
+    /// <param name="accumulate">Add to the output instead of replacing it.</param>
+    public void Multiply(ThreadTeam team, float* input, int tokens, float* output, bool accumulate)
+    {
+        if (tokens == 0 || Plan.Outputs == 0)
+        {
+            return;
+        }
+        var job = new MultiplyJob { Linear = this, Team = team, Input = input, Output = output, Tokens = tokens, Accumulate = accumulate };
+        nuint blockBytes = readsBlocks ? ((nuint)tokens * (nuint)ActivationLayout.TokenBytes(Plan.Inputs) + 127) & ~(nuint)63 : 0;
+        nuint floatBytes = readsFloats ? (nuint)tokens * (nuint)Plan.Inputs * sizeof(float) : 0;
+        byte* shared = team.SharedScratch(blockBytes + floatBytes);
+        job.Blocks = shared;
+        job.Floats = (float*)(shared + blockBytes);
+        bool inline = (long)tokens * Plan.Inputs * Plan.Outputs < InlineProducts;
+
+        // The job lies on this stack frame until the run is over, so its address stays good.
+        team.Run(&Run, Unsafe.AsPointer(ref job), inline ? 1 : team.Threads);
+    }
+
+    /// <summary>Decodes one row of the weights, as an embedding reads it from a tied head.</summary>
+    /// <param name="outputRow">0 … outputs − 1.</param>
+    /// <param name="destination">[inputs].</param>
+    public void DecodeRow(int outputRow, Span<float> destination)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(outputRow);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(outputRow, Plan.Outputs);
+        ArgumentOutOfRangeException.ThrowIfLessThan(destination.Length, Plan.Inputs, nameof(destination));
+        foreach (PackedMatrix matrix in matrices)
+        {
+            if (outputRow < matrix.FirstOutput + matrix.Rows)
+            {
+                matrix.DecodeRow(outputRow - matrix.FirstOutput, destination);
+                return;
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        foreach (PackedMatrix matrix in matrices)
+        {
+            matrix.Dispose();
+        }
+    }
+
+    private static void Run(void* state, int thread, int threads)
+    {
+        ref MultiplyJob job = ref Unsafe.AsRef<MultiplyJob>(state);
+        PackedLinear linear = job.Linear;
+        linear.Prepare(job, thread, threads);
+        if (threads > 1)
+        {
+            job.Team.Barrier(thread);
+        }
+        linear.Multiply(ref job, thread, threads);
+    }
+
+    /// <summary>A thread's share of bringing the activations into the kernels' layouts.</summary>
+    private void Prepare(in MultiplyJob job, int thread, int threads)
+    {
+        if (readsBlocks)
+        {
+            int blocks = Plan.Inputs / ActivationLayout.BlockInputs;
+            var tiles = new TokenTiles(job.Tokens, BlockKernel.MaxTokens);
+            long all = (long)job.Tokens * blocks, end = all * (thread + 1) / threads;
+            for (long i = all * thread / threads; i < end;)
+            {
+                int token = (int)(i / blocks), block = (int)(i % blocks), last = (int)Math.Min(blocks, block + end - i);
+                int tile = tiles.Of(token), size = tiles.Size(tile), first = tiles.First(tile);
+                byte* records = job.Blocks + first * ActivationLayout.TokenBytes(Plan.Inputs);
+                float* row = job.Input + (long)token * Plan.Inputs;
+                i += last - block;
+                for (; block < last; block++)
+                {
+                    byte* record = records + block * (long)(ActivationLayout.BytesPerToken * size);
+                    ActivationQuantizer.Quantize(row + block * ActivationLayout.BlockInputs, record, size, token - first);
+                }
+            }
+        }
+        if (readsFloats)
+        {
+            FloatActivations.Interleave(job, Plan.Inputs, thread, threads);
+        }
+    }
+
+    private void Multiply(ref MultiplyJob job, int thread, int threads)
+    {
+        if (threads == 1)
+        {
+            foreach (PackedMatrix matrix in matrices)
+            {
+                matrix.Multiply(job, thread, 0, matrix.Panels);
+            }
+            return;
+        }
+        int firstItem = 0, item = Interlocked.Increment(ref job.NextItem) - 1;
+        foreach (PackedMatrix matrix in matrices)
+        {
+            int panels = matrix.ItemPanels(job.Tokens, threads), items = (matrix.Panels + panels - 1) / panels;
+            while (item - firstItem < items)
+            {
+                int panel = (item - firstItem) * panels;
+                matrix.Multiply(job, thread, panel, Math.Min(panel + panels, matrix.Panels));
+                item = Interlocked.Increment(ref job.NextItem) - 1;
+            }
+            firstItem += items;
+        }
+    }
+}

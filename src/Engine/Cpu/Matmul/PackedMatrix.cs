@@ -1,0 +1,126 @@
+using System.Runtime.Intrinsics;
+using Engine.Checkpoints;
+using Engine.Cpu.Matmul.Kernels;
+
+namespace Engine.Cpu.Matmul;
+
+/// <summary>One weight matrix, packed in panels of 16 output rows. Rows past the last are zero.</summary>
+internal abstract unsafe class PackedMatrix : IDisposable
+{
+    private readonly PanelMemory memory;
+
+    protected PackedMatrix(int rows, int inputs, long panelBytes)
+    {
+        Rows = rows;
+        Inputs = inputs;
+        Panels = (rows + Panel.Rows - 1) / Panel.Rows;
+        PanelBytes = panelBytes;
+        memory = new PanelMemory(Panels * panelBytes);
+    }
+
+    /// <summary>Output rows.</summary>
+    public int Rows { get; }
+
+    /// <summary>Columns.</summary>
+    public int Inputs { get; }
+
+    /// <summary>Panels of 16 rows.</summary>
+    public int Panels { get; }
+
+    /// <summary>Bytes of a panel, a multiple of 64.</summary>
+    public long PanelBytes { get; }
+
+    /// <summary>Where the matrix' rows start in the output of its plan.</summary>
+    public int FirstOutput { get; init; }
+
+    /// <summary>[rows] float32 that are added to the product, or null.</summary>
+    public float[]? Bias { get; set; }
+
+    /// <summary>Bytes held.</summary>
+    public long Bytes => memory.Bytes + (Bias?.Length ?? 0) * sizeof(float);
+
+    /// <summary>Kernels read activations quantized to 8 bits; otherwise float32.</summary>
+    public abstract bool ReadsBlocks { get; }
+
+    /// <summary>The kernels to use; every set gives the same bits.</summary>
+    public abstract MatmulInstructions Instructions { set; }
+
+    /// <summary>Reads rows of the tensor into a panel. Several threads pack different panels at once.</summary>
+    /// <param name="tensor">The tensor, already checked against the plan.</param>
+    /// <param name="firstRow">The tensor's row that is row 0 of the matrix.</param>
+    /// <param name="transposed">The tensor is [inputs, rows].</param>
+    /// <param name="panel">Which panel.</param>
+    public abstract void Pack(TensorView tensor, int firstRow, bool transposed, int panel);
+
+    /// <summary>Multiplies a run of panels with all tokens of a job.</summary>
+    public abstract void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel);
+
+    /// <summary>Decodes one row.</summary>
+    public abstract void DecodeRow(int row, Span<float> destination);
+
+    /// <inheritdoc/>
+    public void Dispose() => memory.Dispose();
+
+    /// <summary>Panels that are best multiplied together.</summary>
+    protected abstract int ItemGranularity { get; }
+
+    /// <summary>The first byte of a panel.</summary>
+    protected byte* PanelAddress(int panel) => memory.Address + panel * PanelBytes;
+
+    /// <summary>Panels that a work item of a job should have.</summary>
+    public int ItemPanels(int tokens, int threads)
+    {
+        const long Smallest = 64 << 10, Largest = 512 << 10;
+        if (threads == 1)
+        {
+            return Math.Max(Panels, 1);
+        }
+        // About eight items per thread level out what threads are slowed down by; an item should outlast the taking of it many times.
+        long bytes = Math.Clamp(Panels * PanelBytes / (threads * 8), Smallest / Math.Max(1, Math.Min(tokens, 16)), Largest);
+        int panels = (int)Math.Clamp(bytes / PanelBytes, 1, Math.Max(Panels, 1));
+        return (panels + ItemGranularity - 1) / ItemGranularity * ItemGranularity;
+    }
+
+    /// <summary>Hands finished sums to the output: adds the bias, and the output itself where the job accumulates.</summary>
+    /// <param name="job">The job.</param>
+    /// <param name="sums">[tokens, panels, 16].</param>
+    /// <param name="firstToken">Token of the first sum.</param>
+    /// <param name="tokens">Tokens of <paramref name="sums"/>.</param>
+    /// <param name="panel">First panel.</param>
+    /// <param name="panels">Panels of <paramref name="sums"/>.</param>
+    protected void Finish(in MultiplyJob job, float* sums, int firstToken, int tokens, int panel, int panels)
+    {
+        int stride = job.Linear.Plan.Outputs, firstRow = panel * Panel.Rows;
+        int rows = Math.Min(panels * Panel.Rows, Rows - firstRow);
+        fixed (float* bias = Bias)
+        {
+            for (int token = 0; token < tokens; token++, sums += panels * Panel.Rows)
+            {
+                float* output = job.Output + (long)(firstToken + token) * stride + FirstOutput + firstRow;
+                int row = 0;
+                for (; row <= rows - Vector256<float>.Count; row += Vector256<float>.Count)
+                {
+                    Vector256<float> value = Vector256.Load(sums + row);
+                    if (bias != null)
+                    {
+                        value += Vector256.Load(bias + firstRow + row);
+                    }
+                    if (job.Accumulate)
+                    {
+                        value += Vector256.Load(output + row);
+                    }
+                    value.Store(output + row);
+                }
+                for (; row < rows; row++)
+                {
+                    float value = sums[row];
+                    if (bias != null)
+                    {
+                        value += bias[firstRow + row];
+                    }
+                    output[row] = job.Accumulate ? value + output[row] : value;
+                }
+            }
+        }
+    }
+}

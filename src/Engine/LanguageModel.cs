@@ -1,0 +1,236 @@
+using System.Runtime.CompilerServices;
+using Engine.Checkpoints;
+using Engine.Cpu;
+using Engine.Execution;
+using Engine.Generation;
+using Engine.Plans;
+using Engine.Text;
+
+namespace Engine;
+
+/// <summary>
+/// The front door: a loaded model that any number of callers generate with at the same time.
+/// <code>
+/// using LanguageModel model = LanguageModel.Load("model.gguf");
+/// await foreach (GeneratedToken token in model.GenerateAsync(new() { Prompt = "Once upon a time", MaxTokens = 100 }))
+/// {
+///     Console.Write(token.Text);
+/// }
+/// </code>
+/// </summary>
+public sealed class LanguageModel : IDisposable
+{
+    private readonly Checkpoint checkpoint;
+    private readonly IBackend backend;
+    private readonly Executor executor;
+    private readonly KvCache cache;
+    private readonly GenerationLoop loop;
+    private readonly Tokenizer? tokenizer;
+    private bool disposed;
+
+    private LanguageModel(
+        Checkpoint checkpoint, IBackend backend, Executor executor, KvCache cache, Tokenizer? tokenizer, int contextLength)
+    {
+        this.checkpoint = checkpoint;
+        this.backend = backend;
+        this.executor = executor;
+        this.cache = cache;
+        this.tokenizer = tokenizer;
+        ContextLength = contextLength;
+        loop = new GenerationLoop(executor, cache, tokenizer);
+    }
+
+    /// <summary>What the model computes.</summary>
+    public ModelPlan Plan => executor.Plan;
+
+    /// <summary>The file or folder the model came from.</summary>
+    public string Path => checkpoint.Path;
+
+    /// <summary>The longest sequence in tokens.</summary>
+    public int ContextLength { get; }
+
+    /// <summary>Device, instruction set and threads, for people.</summary>
+    public string BackendDescription => backend.Description;
+
+    /// <summary>Bytes of packed weights.</summary>
+    public long WeightBytes => executor.WeightBytes;
+
+    /// <summary>Bytes reserved for keys and values; memory is taken as they are used.</summary>
+    public long KvBytes => cache.Storage.Bytes;
+
+    /// <summary>The model's tokenizer.</summary>
+    /// <exception cref="EngineException">The checkpoint has none.</exception>
+    public Tokenizer Tokenizer =>
+        tokenizer ?? throw new EngineException("the model has no tokenizer: give token ids instead of text", Path);
+
+    /// <summary>True where the checkpoint has a tokenizer.</summary>
+    public bool HasTokenizer => tokenizer is not null;
+
+    /// <summary>Opens a checkpoint and packs it for the CPU.</summary>
+    /// <param name="path">A GGUF file, a Hugging Face folder, a .safetensors file in such a folder, or a llama2.c .bin file.</param>
+    /// <param name="options">How to load, or null for the defaults.</param>
+    /// <exception cref="EngineException">The checkpoint is malformed or not supported, or an option is out of range. Nothing stays open.</exception>
+    public static LanguageModel Load(string path, LanguageModelOptions? options = null)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        return Load(CheckpointFile.Open(path), options);
+    }
+
+    /// <summary>Packs a checkpoint for the CPU; the model owns the checkpoint from here on, and disposes it also when loading fails.</summary>
+    /// <exception cref="EngineException">The checkpoint is not supported, or an option is out of range.</exception>
+    public static LanguageModel Load(Checkpoint checkpoint, LanguageModelOptions? options = null)
+    {
+        options ??= new LanguageModelOptions();
+        Stack<IDisposable> opened = new([checkpoint]);
+        try
+        {
+            options.Validate();
+            ModelPlan plan = ModelPlanReader.Read(checkpoint);
+            int contextLength = ContextLengthOf(plan, options, checkpoint);
+            Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
+            // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.
+            GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+            IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads });
+            opened.Push(backend);
+            Executor executor = Executor.Load(plan, checkpoint, backend, Math.Min(options.MaxRowsPerStep, contextLength), options.Progress);
+            opened.Push(executor);
+            KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength), options.PageTokens);
+            opened.Push(cache);
+            return new LanguageModel(checkpoint, backend, executor, cache, tokenizer, contextLength);
+        }
+        catch
+        {
+            while (opened.TryPop(out IDisposable? resource))
+            {
+                resource.Dispose();
+            }
+            throw;
+        }
+    }
+
+    /// <summary>Generates token by token. Several generations may run at once; they share every step of the model.</summary>
+    /// <param name="request">What to generate.</param>
+    /// <param name="cancellationToken">Ends the generation and frees its memory.</param>
+    /// <exception cref="EngineException">The request does not fit the model: no prompt, an id outside the vocabulary, a prompt longer than the context.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public IAsyncEnumerable<GeneratedToken> GenerateAsync(GenerationRequest request, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        ObjectDisposedException.ThrowIf(disposed, this);
+        request.Sampling.Validate(Plan.VocabularySize);
+        int[] prompt = PromptIds(request);
+        int room = ContextLength - prompt.Length;
+        if (room < 1)
+        {
+            throw new EngineException(
+                $"the prompt has {prompt.Length} tokens, and the context of {ContextLength} must also hold what is generated", item: "prompt");
+        }
+        if (request.MaxTokens is < 1)
+        {
+            throw new EngineException($"expected at least 1, found {request.MaxTokens}", item: nameof(request.MaxTokens));
+        }
+        return Stream(prompt, Math.Min(request.MaxTokens ?? room, room), request, cancellationToken);
+    }
+
+    /// <summary>Feeds tokens and reads logits, past sampling: for parity work, perplexity and scoring.</summary>
+    public LogitsSession CreateLogitsSession()
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        return new LogitsSession(executor, cache, loop, ContextLength);
+    }
+
+    /// <summary>Ends all generations and frees the model.</summary>
+    public void Dispose()
+    {
+        if (!disposed)
+        {
+            disposed = true;
+            loop.Dispose();
+            // A logits session on another thread may still be inside a step.
+            lock (loop.ExecutorGate)
+            {
+                cache.Dispose();
+                executor.Dispose();
+                backend.Dispose();
+                checkpoint.Dispose();
+            }
+        }
+    }
+
+    private async IAsyncEnumerable<GeneratedToken> Stream(
+        int[] prompt, int maxTokens, GenerationRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        ActiveGeneration generation = loop.Submit(prompt, maxTokens, request);
+        try
+        {
+            using CancellationTokenRegistration registration = cancellationToken.UnsafeRegister(
+                static state => ((ActiveGeneration)state!).Stream.Complete(new OperationCanceledException()), generation);
+            while (await generation.Stream.WaitAsync().ConfigureAwait(false))
+            {
+                while (generation.Stream.TryRead(out GeneratedToken token))
+                {
+                    cancellationToken.ThrowIfCancellationRequested();
+                    yield return token;
+                }
+            }
+        }
+        finally
+        {
+            // Also where the reader stops early: the loop must not go on for nobody.
+            loop.Cancel(generation);
+        }
+    }
+
+    private int[] PromptIds(GenerationRequest request)
+    {
+        int[] ids = request switch
+        {
+            { Prompt: not null, PromptIds: not null } => throw new EngineException("give a prompt or ids, not both", item: "prompt"),
+            { Prompt: { } text } => Tokenizer.Encode(text),
+            { PromptIds: { } given } => [.. given],
+            _ => throw new EngineException("the request has neither a prompt nor ids", item: "prompt"),
+        };
+        if (ids.Length == 0)
+        {
+            throw new EngineException("the prompt has no tokens, and the model has no beginning-of-sequence token to start from", item: "prompt");
+        }
+        CheckIds(ids, Plan.VocabularySize);
+        return ids;
+    }
+
+    internal static void CheckIds(ReadOnlySpan<int> ids, int vocabularySize)
+    {
+        foreach (int id in ids)
+        {
+            if ((uint)id >= (uint)vocabularySize)
+            {
+                throw new EngineException($"expected a token id from 0 to {vocabularySize - 1}, found {id}", item: "ids");
+            }
+        }
+    }
+
+    private static int ContextLengthOf(ModelPlan plan, LanguageModelOptions options, Checkpoint checkpoint)
+    {
+        int context = options.ContextLength ?? plan.ContextLength;
+        return context <= plan.ContextLength
+            ? context
+            : throw new EngineException(
+                $"expected at most {plan.ContextLength}, which the model was made for, found {context}", checkpoint.Path, "context length");
+    }
+
+    private static int PageCount(ModelPlan plan, LanguageModelOptions options, int contextLength)
+    {
+        int slots = plan.Layers.KvSlots.Length;
+        long pagesPerSlot = ((options.KvTokens ?? DefaultKvTokens(plan, contextLength)) + options.PageTokens - 1) / options.PageTokens;
+        long pages = Math.Max(1, pagesPerSlot) * slots;
+        return pages <= int.MaxValue ? (int)pages : throw new EngineException($"{pages} pages are more than can be numbered", item: nameof(options.KvTokens));
+    }
+
+    private static long DefaultKvTokens(ModelPlan plan, int contextLength)
+    {
+        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length;
+        long affordable = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 4 / (elementsPerToken * sizeof(float));
+        return Math.Clamp(affordable, Math.Min(contextLength, 4096), 4L * contextLength);
+    }
+}

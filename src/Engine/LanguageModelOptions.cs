@@ -1,0 +1,51 @@
+using Engine.Execution;
+
+namespace Engine;
+
+/// <summary>How a model is loaded.</summary>
+public sealed record LanguageModelOptions
+{
+    /// <summary>Threads of the CPU backend; null: one per processor.</summary>
+    public int? Threads { get; init; }
+
+    /// <summary>How keys and values are stored.</summary>
+    public KvFormat KvFormat { get; init; } = KvFormat.F16;
+
+    /// <summary>The longest sequence in tokens, at most what the model was made for; null: that.</summary>
+    public int? ContextLength { get; init; }
+
+    /// <summary>
+    /// Tokens of keys and values that all sequences together may hold; null: four contexts, or as many as a quarter of the memory holds.
+    /// Memory is taken page by page as sequences grow.
+    /// </summary>
+    public long? KvTokens { get; init; }
+
+    /// <summary>Tokens per KV page.</summary>
+    public int PageTokens { get; init; } = 64;
+
+    /// <summary>The most rows (tokens over all sequences) computed in one step; longer prompts are done in chunks.</summary>
+    public int MaxRowsPerStep { get; init; } = 128;
+
+    /// <summary>Told while weights are packed.</summary>
+    public IProgress<LoadProgress>? Progress { get; init; }
+
+    /// <summary>Checks ranges.</summary>
+    /// <exception cref="EngineException">An option is out of range.</exception>
+    public void Validate()
+    {
+        Require(Threads is null or (>= 1 and <= 1024), nameof(Threads), "1 to 1024", Threads);
+        Require(ContextLength is null or >= 1, nameof(ContextLength), "at least 1", ContextLength);
+        Require(KvTokens is null or >= 1, nameof(KvTokens), "at least 1", KvTokens);
+        Require(PageTokens is >= 1 and <= 4096, nameof(PageTokens), "1 to 4096", PageTokens);
+        Require(MaxRowsPerStep is >= 1 and <= 65536, nameof(MaxRowsPerStep), "1 to 65536", MaxRowsPerStep);
+        Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);
+    }
+
+    private static void Require(bool holds, string option, string expected, object? found)
+    {
+        if (!holds)
+        {
+            throw new EngineException($"expected {expected}, found {found}", item: option);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+using System.Collections.Immutable;
+
+namespace Engine.Plans;
+
+/// <summary>
+/// The layers as data: <em>blocks</em> are weights, <em>steps</em> are the order in which blocks run and what each reads and writes.
+/// Recursion, shared blocks, dropped layers and replicated layers are different steps over the same blocks.
+/// </summary>
+/// <param name="Blocks">Distinct sets of weights.</param>
+/// <param name="Steps">The forward pass, in order.</param>
+/// <param name="KvSlots">What each KV slot holds. A sequence has a page table and a length per slot.</param>
+public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<LayerStep> Steps, ImmutableArray<KvSlotPlan> KvSlots);
+
+/// <summary>Weights of a transformer block; either sublayer may be absent.</summary>
+/// <param name="Attention">Self-attention, or null.</param>
+/// <param name="FeedForward">Feed-forward, or null.</param>
+public sealed record BlockPlan(AttentionPlan? Attention, FeedForwardPlan? FeedForward);
+
+/// <summary>One application of a block.</summary>
+/// <param name="Block">Index into <see cref="LayerMap.Blocks"/>.</param>
+/// <param name="KvSlot">Index into <see cref="LayerMap.KvSlots"/>.</param>
+/// <param name="AttentionNorm">Norm before attention; null where the block has no attention.</param>
+/// <param name="FeedForwardNorm">Norm before the feed-forward; null where the block has none.</param>
+public sealed record LayerStep(int Block, int KvSlot, NormPlan? AttentionNorm, NormPlan? FeedForwardNorm);
+
+/// <summary>Shape of the keys and values of a slot: per token, K and V are [kvHeads, headDim] each.</summary>
+/// <param name="KvHeads">Key and value heads.</param>
+/// <param name="HeadDim">Elements of a head.</param>
+public readonly record struct KvSlotPlan(int KvHeads, int HeadDim);

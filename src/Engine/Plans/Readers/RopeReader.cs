@@ -1,0 +1,190 @@
+using System.Collections.Immutable;
+
+namespace Engine.Plans.Readers;
+
+/// <summary>
+/// Reads <c>rope_theta</c>, <c>rope_scaling</c> (or <c>rope_parameters</c>, which holds both), <c>partial_rotary_factor</c>, and the
+/// extension keys
+/// <c>rope_pairing</c> and <c>rope_factors_tensor</c> that decorators over other file formats add.
+/// </summary>
+internal sealed class RopeReader
+{
+    private static readonly string[] PlainKeys =
+        ["type", "rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "finetuned"];
+
+    private static readonly Dictionary<string, string[]> KeysOfScaling = new()
+    {
+        ["default"] = [],
+        ["linear"] = ["factor"],
+        ["dynamic"] = ["factor"],
+        ["llama3"] = ["factor", "low_freq_factor", "high_freq_factor"],
+        ["yarn"] = ["factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"],
+    };
+
+    private readonly ConfigReader config;
+    private readonly TensorCatalog tensors;
+    private readonly ConfigReader? scaling;
+    private readonly string section;
+    private readonly string kind;
+    private readonly double theta;
+    private readonly double rotatedPart;
+    private readonly RopePairing pairing;
+    private readonly Dictionary<int, RopePlan> plans = [];
+
+    /// <summary>Reads and checks the configuration; <see cref="ForHeadDim"/> makes the plans.</summary>
+    public RopeReader(ConfigReader config, TensorCatalog tensors)
+    {
+        this.config = config;
+        this.tensors = tensors;
+        section = config.Has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+        scaling = config.Section(section);
+        ConfigReader thetaHolder = scaling is not null && scaling.Has("rope_theta") ? scaling : config;
+        theta = thetaHolder.Positive("rope_theta", 10000);
+        ConfigReader partHolder = scaling is not null && scaling.Has("partial_rotary_factor") ? scaling : config;
+        rotatedPart = partHolder.Positive("partial_rotary_factor", 1);
+        kind = ReadKind();
+        ContextLength = ReadContextLength();
+        pairing = config.Text("rope_pairing", "halves") switch
+        {
+            "halves" => RopePairing.Halves,
+            "adjacent" => RopePairing.Adjacent,
+            { } other => throw config.Error("rope_pairing", $"expected 'halves' or 'adjacent'; found '{other}'"),
+            null => RopePairing.Halves,
+        };
+    }
+
+    /// <summary>The longest sequence for which the frequencies are right.</summary>
+    public int ContextLength { get; }
+
+    /// <summary>The rotation for heads of this size; layers with equal heads share one plan.</summary>
+    public RopePlan ForHeadDim(int headDim)
+    {
+        if (!plans.TryGetValue(headDim, out RopePlan? plan))
+        {
+            plans[headDim] = plan = Make(headDim);
+        }
+        return plan;
+    }
+
+    private RopePlan Make(int headDim)
+    {
+        // The tolerance undoes the rounding of a factor that was made by dividing two integers.
+        double rotated = Math.Floor(headDim * rotatedPart + 1e-4);
+        if (rotated < 2 || rotated > headDim || rotated % 2 != 0)
+        {
+            throw config.Error(
+                "partial_rotary_factor", $"expected an even number of rotated elements of a head of {headDim}; found {rotated}");
+        }
+        double[] frequencies = RopeFrequencies.Plain(theta, (int)rotated);
+        float magnitude = Scale(frequencies);
+        DivideByFactors(frequencies);
+        return frequencies.All(double.IsFinite) && float.IsFinite(magnitude)
+            ? new RopePlan(pairing, ImmutableArray.Create(frequencies), magnitude)
+            : throw config.Error(section, "the frequencies are not finite");
+    }
+
+    private string ReadKind()
+    {
+        if (scaling is null)
+        {
+            return "default";
+        }
+        string found = scaling.Text("rope_type", null) ?? scaling.Text("type", null) ?? "default";
+        if (!KeysOfScaling.TryGetValue(found, out string[]? keys))
+        {
+            throw config.Error(section, $"the scaling '{found}' is not supported; known: {string.Join(", ", KeysOfScaling.Keys)}");
+        }
+        string? unknown = scaling.Keys.FirstOrDefault(key => scaling.Has(key) && !PlainKeys.Contains(key) && !keys.Contains(key));
+        return unknown is null ? found : throw config.Error($"{section}.{unknown}", $"the key is not known for the scaling '{found}'");
+    }
+
+    private int ReadContextLength()
+    {
+        int context = config.Count("max_position_embeddings");
+        return kind switch
+        {
+            // Past the context it was trained for, this rule's frequencies depend on the length reached, while keys are cached rotated.
+            "dynamic" => Math.Min(context, OriginalContext() ?? context),
+            // Models are published with either the original or the extended length under this key.
+            "yarn" => (int)Math.Clamp(Math.Round((OriginalContext() ?? context) * YarnFactor()), context, ConfigReader.LargestCount),
+            _ => context,
+        };
+    }
+
+    private float Scale(double[] frequencies)
+    {
+        switch (kind)
+        {
+            case "linear":
+                RopeFrequencies.ScaleLinearly(frequencies, scaling!.Positive("factor"));
+                return 1;
+            case "llama3":
+                ScaleLlama3(frequencies);
+                return 1;
+            case "yarn":
+                return ScaleYarn(frequencies);
+            default:
+                return 1;
+        }
+    }
+
+    private void ScaleLlama3(double[] frequencies)
+    {
+        double low = scaling!.Positive("low_freq_factor");
+        double high = scaling.Positive("high_freq_factor");
+        if (high <= low)
+        {
+            throw config.Error($"{section}.high_freq_factor", $"expected more than low_freq_factor, {low}; found {high}");
+        }
+        int original = OriginalContext() ?? throw config.Error($"{section}.original_max_position_embeddings", "the key is missing");
+        RopeFrequencies.ScaleLlama3(frequencies, scaling.Positive("factor"), low, high, original);
+    }
+
+    private float ScaleYarn(double[] frequencies)
+    {
+        double factor = YarnFactor();
+        double fast = scaling!.Positive("beta_fast", 32);
+        double slow = scaling.Positive("beta_slow", 1);
+        if (theta <= 1 || fast < slow)
+        {
+            throw config.Error(
+                section, $"expected rope_theta above 1 and beta_fast of at least beta_slow; found {theta}, {fast} and {slow}");
+        }
+        RopeFrequencies.ScaleYarn(
+            frequencies, theta, factor, fast, slow, OriginalContext() ?? config.Count("max_position_embeddings"),
+            scaling.Flag("truncate", true));
+        double multiplier = scaling.Number("mscale", 0);
+        double multiplierOfAll = scaling.Number("mscale_all_dim", 0);
+        double magnitude = multiplier != 0 && multiplierOfAll != 0
+            ? RopeFrequencies.YarnMagnitude(factor, multiplier) / RopeFrequencies.YarnMagnitude(factor, multiplierOfAll)
+            : RopeFrequencies.YarnMagnitude(factor);
+        return (float)scaling.Positive("attention_factor", magnitude);
+    }
+
+    private double YarnFactor() => scaling!.Has("factor")
+        ? scaling.Positive("factor")
+        : (double)config.Count("max_position_embeddings")
+            / (OriginalContext() ?? throw config.Error($"{section}.factor", "the key is missing"));
+
+    private int? OriginalContext() =>
+        scaling!.CountOrNull("original_max_position_embeddings") ?? config.CountOrNull("original_max_position_embeddings");
+
+    private void DivideByFactors(double[] frequencies)
+    {
+        if (config.Text("rope_factors_tensor", null) is not { } name)
+        {
+            return;
+        }
+        if (kind is not ("default" or "linear"))
+        {
+            throw config.Error("rope_factors_tensor", $"the scaling '{kind}' and a table of factors cannot both apply");
+        }
+        float[] factors = tensors.Values(name, frequencies.Length);
+        for (int pair = 0; pair < frequencies.Length; pair++)
+        {
+            frequencies[pair] = factors[pair] > 0 && float.IsFinite(factors[pair])
+                ? frequencies[pair] / factors[pair]
+                : throw new EngineException($"expected factors above zero; found {factors[pair]} at {pair}", config.File, name);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+using System.Text.RegularExpressions;
+using Engine.Checkpoints;
+
+namespace Engine.Plans.Readers;
+
+/// <summary>
+/// Names tensors for a plan and checks each against the checkpoint. A wrong shape is an error at once; missing tensors are collected, so
+/// that one
+/// message names all of them; tensors that nobody asked for are an error at the end, since a model that has them computes something else.
+/// </summary>
+internal sealed partial class TensorCatalog(Checkpoint checkpoint)
+{
+    private readonly HashSet<string> used = [];
+    private readonly List<string> missing = [];
+
+    /// <summary>The checkpoint.</summary>
+    public Checkpoint Checkpoint => checkpoint;
+
+    /// <summary>The tensor exists.</summary>
+    public bool Has(string name) => checkpoint.TryGetTensor(name, out _);
+
+    /// <summary>
+    /// What the names of the model's body begin with: this, unless none does (a base model that was saved without its head).
+    /// </summary>
+    public string Prefix(string usual) => checkpoint.TensorNames.Any(name => name.StartsWith(usual, StringComparison.Ordinal)) ? usual : "";
+
+    /// <summary>The tensor's shape, or null where it is missing.</summary>
+    public long[]? ShapeOf(string name) => checkpoint.TryGetTensor(name, out TensorView? tensor) ? tensor.Shape : null;
+
+    /// <summary>The whole of a matrix [outputs, inputs], or [inputs, outputs] where transposed.</summary>
+    public WeightRef Matrix(string name, int outputs, int inputs, bool transposed = false)
+    {
+        Check(name, transposed ? [inputs, outputs] : [outputs, inputs]);
+        return new WeightRef(name, 0, transposed);
+    }
+
+    /// <summary>A table of rows of which the first <paramref name="rows"/> are used; files may pad it with more.</summary>
+    public WeightRef Table(string name, int rows, int width)
+    {
+        if (Use(name) is { } tensor && (tensor.Shape.Length != 2 || tensor.Shape[0] < rows || tensor.Shape[1] != width))
+        {
+            throw new EngineException($"expected shape [{rows} or more, {width}]; found {Show(tensor.Shape)}", checkpoint.Path, name);
+        }
+        return new WeightRef(name);
+    }
+
+    /// <summary>A vector.</summary>
+    public WeightRef Vector(string name, int length)
+    {
+        Check(name, [length]);
+        return new WeightRef(name);
+    }
+
+    /// <summary>A vector where it exists or must exist, else null.</summary>
+    public WeightRef? VectorOrNull(string name, int length, bool required = false) => required || Has(name) ? Vector(name, length) : null;
+
+    /// <summary><c>{name}.weight</c> [outputs, inputs] and, where it exists or must exist, <c>{name}.bias</c> [outputs].</summary>
+    public LinearPart Part(string name, int outputs, int inputs, bool biasRequired = false) =>
+        new(outputs, Matrix(name + ".weight", outputs, inputs), VectorOrNull(name + ".bias", outputs, biasRequired));
+
+    /// <summary>The values of a small F32 tensor that is needed to make the plan.</summary>
+    public float[] Values(string name, int length)
+    {
+        if (Use(name) is not { } tensor)
+        {
+            throw new EngineException("the tensor is missing", checkpoint.Path, name);
+        }
+        if (tensor.DType != DType.F32 || tensor.Shape is not [long found] || found != length)
+        {
+            throw new EngineException($"expected F32 [{length}]; found {tensor.DType} {Show(tensor.Shape)}", checkpoint.Path, name);
+        }
+        float[] values = new float[length];
+        tensor.Bytes.CopyTo(System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()));
+        return values;
+    }
+
+    /// <summary>Complains about tensors that are missing, then about tensors that the plan leaves out.</summary>
+    /// <param name="family">The family, for the message.</param>
+    /// <param name="ignorable">Tensors that carry no weights of the forward pass.</param>
+    public void Complete(string family, Func<string, bool> ignorable)
+    {
+        if (missing.Count > 0)
+        {
+            throw new EngineException($"{Tensors(missing.Count)} missing from this {family} model: {Shorten(missing)}", checkpoint.Path);
+        }
+        string[] unused = [.. checkpoint.TensorNames.Where(name => !used.Contains(name) && !ignorable(name))];
+        if (unused.Length > 0)
+        {
+            throw new EngineException($"{Tensors(unused.Length)} not known in a {family} model: {Shorten(unused)}", checkpoint.Path);
+        }
+    }
+
+    private static string Tensors(int count) => count == 1 ? "a tensor is" : $"{count} tensors are";
+
+    private void Check(string name, ReadOnlySpan<long> shape)
+    {
+        if (Use(name) is { } tensor && !shape.SequenceEqual(tensor.Shape))
+        {
+            throw new EngineException($"expected shape {Show(shape)}; found {Show(tensor.Shape)}", checkpoint.Path, name);
+        }
+    }
+
+    private TensorView? Use(string name)
+    {
+        used.Add(name);
+        if (!checkpoint.TryGetTensor(name, out TensorView? tensor))
+        {
+            missing.Add(name);
+            return null;
+        }
+        bool isInteger = tensor.DType is DType.I8 or DType.I16 or DType.I32 or DType.I64
+            or DType.U8 or DType.U16 or DType.U32 or DType.U64 or DType.Bool;
+        return isInteger ? throw new EngineException($"expected weights; found {tensor.DType}", checkpoint.Path, name) : tensor;
+    }
+
+    private static string Show(ReadOnlySpan<long> shape) => $"[{string.Join(", ", shape.ToArray())}]";
+
+    /// <summary>Writes the tensors of many layers as one: <c>model.layers.{0…5}.mlp.up_proj.weight</c>.</summary>
+    internal static string Shorten(IEnumerable<string> names)
+    {
+        const int mostPatterns = 12;
+        var patterns = new List<(string Pattern, List<int> Layers)>();
+        var indexOf = new Dictionary<string, int>();
+        foreach (string name in names)
+        {
+            Match number = LayerNumber().Match(name);
+            bool layered = number.Success && int.TryParse(number.ValueSpan, out _);
+            string pattern = layered ? $"{name[..number.Index]}\0{name[(number.Index + number.Length)..]}" : name;
+            if (!indexOf.TryGetValue(pattern, out int at))
+            {
+                indexOf[pattern] = at = patterns.Count;
+                patterns.Add((pattern, []));
+            }
+            if (layered)
+            {
+                patterns[at].Layers.Add(int.Parse(number.ValueSpan));
+            }
+        }
+        string shown = string.Join(", ", patterns.Take(mostPatterns)
+            .Select(static entry => entry.Pattern.Replace("\0", Ranges(entry.Layers))));
+        return patterns.Count <= mostPatterns ? shown : $"{shown} and {patterns.Count - mostPatterns} more kinds";
+    }
+
+    private static string Ranges(List<int> layers)
+    {
+        layers.Sort();
+        var ranges = new List<string>();
+        for (int first = 0, next; first < layers.Count; first = next)
+        {
+            next = first + 1;
+            while (next < layers.Count && layers[next] == layers[next - 1] + 1)
+            {
+                next++;
+            }
+            ranges.Add(next - first == 1 ? $"{layers[first]}" : $"{layers[first]}…{layers[next - 1]}");
+        }
+        return layers.Count == 1 ? ranges[0] : $"{{{string.Join(",", ranges)}}}";
+    }
+
+    [GeneratedRegex(@"(?<=\.)\d+(?=\.)")]
+    private static partial Regex LayerNumber();
+}

@@ -1,0 +1,23 @@
+using System.Text.Json.Serialization;
+using Host.Commands;
+using Host.Inspection;
+using Host.Measuring;
+
+namespace Host.CommandLine;
+
+/// <summary>Serialisation of everything that <c>--json</c> prints: snake_case, and no reflection at run time.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(GenerateResult))]
+[JsonSerializable(typeof(ChatResult))]
+[JsonSerializable(typeof(LogitsResult))]
+[JsonSerializable(typeof(TokenizeResult))]
+[JsonSerializable(typeof(TemplateResult))]
+[JsonSerializable(typeof(InspectResult))]
+[JsonSerializable(typeof(DumpResult))]
+[JsonSerializable(typeof(BenchResult))]
+[JsonSerializable(typeof(SyntheticResult))]
+[JsonSerializable(typeof(PerplexityResult))]
+[JsonSerializable(typeof(ConvertResult))]
+internal sealed partial class HostJson : JsonSerializerContext;

@@ -1,0 +1,192 @@
+using System.CommandLine;
+using System.Diagnostics;
+using Engine;
+using Engine.Checkpoints;
+using Engine.Cpu;
+using Engine.Execution;
+using Host.CommandLine;
+using Host.Measuring;
+using Spectre.Console;
+
+namespace Host.Commands;
+
+/// <summary><c>bench</c>: how fast a model runs here, and how near that is to what the memory allows.</summary>
+internal sealed class BenchCommand
+{
+    private const int DefaultPrompt = 512, DefaultGeneration = 64, DefaultRepetitions = 3;
+
+    private readonly Option<string?> model = Options.Model();
+    private readonly Option<int[]?> threads = Options.Ids("--threads", "Thread counts to measure; without it one per processor.", "-t");
+    private readonly Option<int?> prompt = Options.OptionalCount("--prompt", $"Prompt tokens; {DefaultPrompt} where they fit.", 0, "-p");
+    private readonly Option<int?> tokens = Options.OptionalCount("--tokens",
+        $"Tokens to generate; {DefaultGeneration} where they fit.", 0, "-n");
+    private readonly Option<int> repetitions = Options.Count("--repetitions", "Runs of each, after one that is not counted.",
+        DefaultRepetitions, 1, "-r");
+    private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
+    private readonly Option<bool> json = Options.Json();
+
+    private readonly Option<string?> synthetic = new("--synthetic")
+    {
+        Description = "Instead of measuring, write a GGUF of random weights, so that every engine can read the same file.",
+        HelpName = "SHAPE:FORMAT",
+    };
+
+    private readonly Option<string?> output = new("--out", "-o") { Description = "The file that --synthetic writes.", HelpName = "FILE" };
+
+    public static Command Create() => new BenchCommand().ToCommand();
+
+    private Command ToCommand()
+    {
+        Command command = new("bench", "Measure speed, memory and bandwidth.")
+        {
+            model, threads, prompt, tokens, repetitions, kv, json, synthetic, output,
+        };
+        command.SetAction(RunAsync);
+        return command;
+    }
+
+    private async Task<int> RunAsync(ParseResult parse, CancellationToken cancellationToken)
+    {
+        if ((parse.GetValue(synthetic) is null) != (parse.GetValue(output) is null))
+        {
+            throw new UsageException("--synthetic and --out belong together");
+        }
+        if (parse.GetValue(synthetic) is { } shape)
+        {
+            return SyntheticFile.Write(shape, parse.GetValue(output)!, parse.GetValue(json));
+        }
+        BenchResult result = await MeasureAsync(parse, cancellationToken).ConfigureAwait(false);
+        if (parse.GetValue(json))
+        {
+            Terminal.WriteJson(result, HostJson.Default.BenchResult);
+        }
+        else
+        {
+            Print(result);
+        }
+        return ExitCode.Success;
+    }
+
+    private async Task<BenchResult> MeasureAsync(ParseResult parse, CancellationToken cancellationToken)
+    {
+        int[] counts = parse.GetIds(threads) ?? [Environment.ProcessorCount];
+        foreach (int count in counts)
+        {
+            UsageException.Check(new LanguageModelOptions { Threads = count }.Validate);
+        }
+        string path = DefaultModel.Resolve(parse.GetValue(model));
+        List<BenchRun> runs = [];
+        BenchModel? description = null;
+        foreach (int count in counts)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            using LoadedModel loaded = LoadedModel.Load(path, new LanguageModelOptions { Threads = count, KvFormat = parse.GetValue(kv) });
+            description ??= BenchModel.Describe(path, loaded.Model);
+            runs.Add(await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
+        }
+        // The bandwidth test needs much memory of its own, so the peak is read before it.
+        long peak = ProcessMemory.Peak;
+        for (int i = 0; i < runs.Count; i++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            double bandwidth = MemoryBandwidth.Measure(runs[i].Threads);
+            double? used = runs[i].GenerationTokensPerSecond?.Median * description!.WeightBytesPerToken;
+            runs[i] = runs[i] with { MemoryBytesPerSecond = bandwidth, BandwidthFraction = used / bandwidth };
+        }
+        return new BenchResult(description!, runs, peak);
+    }
+
+    private async Task<BenchRun> RunAsync(LoadedModel loaded, ParseResult parse, int threadCount, CancellationToken cancellationToken)
+    {
+        LanguageModel languageModel = loaded.Model;
+        int promptTokens = parse.GetValue(prompt) ?? Math.Min(DefaultPrompt, languageModel.ContextLength);
+        int generated = parse.GetValue(tokens) ?? Math.Min(DefaultGeneration, languageModel.ContextLength - 2);
+        if (Math.Max(promptTokens, generated + 2) > languageModel.ContextLength)
+        {
+            throw new EngineException(
+                $"{promptTokens} prompt tokens or {generated} generated ones do not fit the context of {languageModel.ContextLength}");
+        }
+        Random random = new(1);
+        List<double> promptSpeeds = [], generationSpeeds = [];
+        for (int run = -1; run < parse.GetValue(repetitions); run++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            double promptSpeed = promptTokens == 0 ? 0 : Throughput.Prompt(languageModel, promptTokens, random);
+            double generationSpeed =
+                generated == 0 ? 0 : await Throughput.GenerationAsync(languageModel, generated, random,
+                    cancellationToken).ConfigureAwait(false);
+            if (run >= 0)
+            {
+                promptSpeeds.Add(promptSpeed);
+                generationSpeeds.Add(generationSpeed);
+            }
+        }
+        return new BenchRun(
+            threadCount, languageModel.BackendDescription, loaded.LoadTime.TotalMilliseconds,
+            promptTokens, promptTokens == 0 ? null : Spread.Of(promptSpeeds),
+            generated, generated == 0 ? null : Spread.Of(generationSpeeds), 0, null);
+    }
+
+    private static void Print(BenchResult result)
+    {
+        BenchModel model = result.Model;
+        Console.Out.WriteLine($"{model.Path}: {model.Family}, {model.WeightBytesPerToken / 1e6:F1} MB of weights per token");
+        Table table = new Table().AddColumns("threads", "load ms", "prompt tokens/s", "generation tokens/s", "memory GB/s", "reached");
+        foreach (BenchRun run in result.Runs)
+        {
+            table.AddRow(
+                $"{run.Threads}", $"{run.LoadMs:F0}", Cell(run.PromptTokens, run.PromptTokensPerSecond),
+                Cell(run.GeneratedTokens, run.GenerationTokensPerSecond), $"{run.MemoryBytesPerSecond / 1e9:F1}",
+                    $"{run.BandwidthFraction:P0}");
+        }
+        Terminal.Out.Write(table);
+        Console.Out.WriteLine($"peak memory {result.PeakMemoryBytes / 1e6:F0} MB; {result.Runs[^1].Backend}");
+
+        static string Cell(int tokens, Spread? spread) =>
+            spread is null ? "" : $"{tokens}: {spread.Median:F1} ({spread.Min:F1} … {spread.Max:F1})";
+    }
+}
+
+/// <summary>What <c>bench --json</c> prints.</summary>
+/// <param name="Model">What was measured.</param>
+/// <param name="Runs">One for each number of threads.</param>
+/// <param name="PeakMemoryBytes">The most physical memory in use at once, the mapped file included, before the bandwidth test.</param>
+internal sealed record BenchResult(BenchModel Model, IReadOnlyList<BenchRun> Runs, long PeakMemoryBytes);
+
+/// <summary>The model of a benchmark.</summary>
+/// <param name="Path">Where it came from.</param>
+/// <param name="Family">Its family.</param>
+/// <param name="WeightBytes">Packed weights in memory.</param>
+/// <param name="WeightBytesPerToken">Stored weights that one decoded token reads.</param>
+/// <param name="FileBytes">Bytes of all tensors in the checkpoint.</param>
+internal sealed record BenchModel(string Path, string Family, long WeightBytes, long WeightBytesPerToken, long FileBytes)
+{
+    public static BenchModel Describe(string path, LanguageModel model)
+    {
+        using Checkpoint checkpoint = CheckpointFile.Open(path);
+        return new BenchModel(
+            path, model.Plan.Family, model.WeightBytes, WeightTraffic.BytesPerToken(model.Plan, checkpoint),
+            checkpoint.TensorNames.Sum(name => checkpoint[name].ByteLength));
+    }
+}
+
+/// <summary>Measurements with a number of threads; speeds are tokens per second.</summary>
+/// <param name="Threads">Threads.</param>
+/// <param name="Backend">Device, instruction set, threads.</param>
+/// <param name="LoadMs">Loading the model.</param>
+/// <param name="PromptTokens">Tokens of a prompt.</param>
+/// <param name="PromptTokensPerSecond">Speed of prompts, or absent.</param>
+/// <param name="GeneratedTokens">Tokens of a generation.</param>
+/// <param name="GenerationTokensPerSecond">Speed of generation, or absent.</param>
+/// <param name="MemoryBytesPerSecond">Measured read bandwidth with as many threads.</param>
+/// <param name="BandwidthFraction">Median generation speed × weight bytes per token / bandwidth.</param>
+internal sealed record BenchRun(
+    int Threads,
+    string Backend,
+    double LoadMs,
+    int PromptTokens,
+    Spread? PromptTokensPerSecond,
+    int GeneratedTokens,
+    Spread? GenerationTokensPerSecond,
+    double MemoryBytesPerSecond,
+    double? BandwidthFraction);

@@ -1,0 +1,170 @@
+using System.CommandLine;
+using System.Globalization;
+using Engine;
+using Engine.Checkpoints;
+using Engine.Checkpoints.Gguf;
+using Engine.Checkpoints.Writing;
+using Host.CommandLine;
+using Host.Inspection;
+using Spectre.Console;
+
+namespace Host.Commands;
+
+/// <summary><c>inspect</c>: what is in a checkpoint; with <c>--dump</c>, one of its tensors as float32.</summary>
+internal sealed class InspectCommand
+{
+    private readonly Option<string?> model = Options.Model();
+    private readonly Option<bool> json = Options.Json();
+
+    private readonly Option<bool> noScan = new("--no-scan")
+    {
+        Description = "Read names and shapes only, not the data: no sharing, no sparsity, no waiting.",
+    };
+
+    private readonly Option<string?> dump = new("--dump")
+    {
+        Description = "Write this tensor, dequantized to F32, instead.",
+        HelpName = "TENSOR",
+    };
+    private readonly Option<string?> output = new("--out", "-o")
+    {
+        Description = "The safetensors file that --dump writes.",
+        HelpName = "FILE",
+    };
+
+    public static Command Create() => new InspectCommand().ToCommand();
+
+    private Command ToCommand()
+    {
+        Command command = new("inspect", "Describe a checkpoint, and find what is shared and what is zero in it.")
+        {
+            model, noScan, dump, output, json,
+        };
+        command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
+        return command;
+    }
+
+    private int Run(ParseResult parse, CancellationToken cancellationToken)
+    {
+        if ((parse.GetValue(dump) is null) != (parse.GetValue(output) is null))
+        {
+            throw new UsageException("--dump and --out belong together");
+        }
+        using Checkpoint checkpoint = CheckpointFile.Open(DefaultModel.Resolve(parse.GetValue(model)));
+        if (parse.GetValue(dump) is { } name)
+        {
+            Dump(checkpoint, name, parse.GetValue(output)!, parse.GetValue(json));
+            return ExitCode.Success;
+        }
+        InspectResult result = Inspect(checkpoint, !parse.GetValue(noScan), cancellationToken);
+        if (parse.GetValue(json))
+        {
+            Terminal.WriteJson(result, HostJson.Default.InspectResult);
+        }
+        else
+        {
+            Print(result);
+        }
+        return ExitCode.Success;
+    }
+
+    private static InspectResult Inspect(Checkpoint checkpoint, bool scan, CancellationToken cancellationToken)
+    {
+        if (!scan || Console.IsErrorRedirected)
+        {
+            return CheckpointInspector.Inspect(checkpoint, scan, static _ => { }, cancellationToken);
+        }
+        return Terminal.Error.Progress().AutoClear(true).Start(context =>
+        {
+            ProgressTask task = context.AddTask("reading", maxValue: 1);
+            return CheckpointInspector.Inspect(checkpoint, scan, fraction => task.Value = Math.Max(task.Value, fraction),
+                cancellationToken);
+        });
+    }
+
+    private static void Dump(Checkpoint checkpoint, string name, string path, bool asJson)
+    {
+        TensorView tensor = Find(checkpoint, name);
+        SafetensorsWriter.Write(path, [TensorSource.Convert(tensor, DType.F32)]);
+        if (asJson)
+        {
+            Terminal.WriteJson(new DumpResult(tensor.Name, tensor.DType.Info().Name, tensor.Shape, path), HostJson.Default.DumpResult);
+        }
+        else
+        {
+            Console.Out.WriteLine($"{path}: {tensor.Name} {tensor.DescribeShape()}, from {tensor.DType.Info().Name}");
+        }
+    }
+
+    /// <summary>A GGUF file's tensors have two names, Hugging Face's and their own: either will do.</summary>
+    private static TensorView Find(Checkpoint checkpoint, string name) =>
+        checkpoint is GgufVocabulary gguf && !gguf.TryGetTensor(name, out _) && gguf.Source.TryGetTensor(name, out TensorView? tensor)
+            ? tensor
+            : checkpoint[name];
+
+    private static void Print(InspectResult result)
+    {
+        Console.Out.WriteLine($"{result.Path}: {result.Family}, {Parameters(result.Parameters)} parameters, {result.Bytes / 1e6:F1} MB");
+        if (result.Plan is { } plan)
+        {
+            Console.Out.WriteLine(
+                $"{plan.Layers} layers ({plan.DistinctBlocks} distinct), hidden {plan.HiddenSize}, feed-forward {plan.FeedForwardWidth}, "
+                + $"heads {plan.Heads}/{plan.KvHeads} × {plan.HeadDim}, vocabulary {plan.VocabularySize}"
+                + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}");
+        }
+        else
+        {
+            Console.Out.WriteLine($"cannot be run: {result.Reason}");
+        }
+        Terminal.Out.Write(FormatTable(result));
+        Terminal.Out.Write(TensorTable(result));
+        foreach (SharedResult shared in result.Sharing ?? [])
+        {
+            Console.Out.WriteLine($"the same {shared.BytesEach} bytes: {string.Join(", ", shared.Tensors)}");
+        }
+        if (result.Sparsity is { } sparsity)
+        {
+            Console.Out.WriteLine(
+                $"{(result.Sharing is [] ? "nothing shared; " : "")}{sparsity.Fraction:P2} of the matrices is zero, "
+                + $"{sparsity.ZeroRows} rows throughout, {sparsity.TwoOfFour.Count} matrices two of four");
+        }
+    }
+
+    private static Table FormatTable(InspectResult result)
+    {
+        Table table = new Table().AddColumns("format", "tensors", "parameters", "MB", "bits each");
+        foreach (FormatResult format in result.Formats)
+        {
+            table.AddRow(
+                format.Format, $"{format.Tensors}", Parameters(format.Parameters), $"{format.Bytes / 1e6:F1}",
+                    $"{8.0 * format.Bytes / format.Parameters:F2}");
+        }
+        return table;
+    }
+
+    private static Table TensorTable(InspectResult result)
+    {
+        Table table = new Table().AddColumns("tensor", "format", "shape", "zero");
+        foreach (TensorResult tensor in result.Tensors)
+        {
+            long elements = tensor.Shape.Aggregate(1L, static (product, dimension) => product * dimension);
+            string zero = tensor.Zeros is not > 0 ? "" : $"{(double)tensor.Zeros / elements:P2}{(tensor.TwoOfFour == true ? " 2:4" : "")}";
+            table.AddRow(Markup.Escape(tensor.Name), tensor.Format, Markup.Escape($"[{string.Join(", ", tensor.Shape)}]"), zero);
+        }
+        return table;
+    }
+
+    private static string Parameters(long count) => count switch
+    {
+        >= 1_000_000_000 => string.Create(CultureInfo.InvariantCulture, $"{count / 1e9:F2} B"),
+        >= 1_000_000 => string.Create(CultureInfo.InvariantCulture, $"{count / 1e6:F1} M"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{count / 1e3:F1} K"),
+    };
+}
+
+/// <summary>What <c>inspect --dump --json</c> prints.</summary>
+/// <param name="Tensor">Its name.</param>
+/// <param name="Format">What it was stored in.</param>
+/// <param name="Shape">Its shape.</param>
+/// <param name="Path">The file written.</param>
+internal sealed record DumpResult(string Tensor, string Format, long[] Shape, string Path);

@@ -1,0 +1,109 @@
+using System.CommandLine;
+using System.Diagnostics;
+using Engine;
+using Engine.Execution;
+using Engine.Text;
+using Host.CommandLine;
+using Host.Measuring;
+
+namespace Host.Commands;
+
+/// <summary><c>perplexity</c>: how well the model predicts a text.</summary>
+internal sealed class PerplexityCommand
+{
+    private const int DefaultContext = 512, SmallestContext = 4;
+
+    private readonly Option<string?> model = Options.Model();
+    private readonly Option<int?> threads = Options.Threads();
+    private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
+    private readonly Option<bool> json = Options.Json();
+    private readonly Option<string> text = new("--text", "-f") { Description = "A text file, UTF-8.", HelpName = "FILE", Required = true };
+
+    private readonly Option<int?> context = Options.OptionalCount(
+        "--context", $"Tokens per chunk; without it {DefaultContext}, or the model's context where that is less.", SmallestContext, "-c");
+
+    private readonly Option<int?> chunks = Options.OptionalCount("--chunks", "Chunks to score; without it all of the text.", 1);
+
+    public static Command Create() => new PerplexityCommand().ToCommand();
+
+    private Command ToCommand()
+    {
+        Command command = new("perplexity", "Measure how well the model predicts a text, as llama.cpp does.")
+        {
+            model, text, context, chunks, threads, kv, json,
+        };
+        command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
+        return command;
+    }
+
+    private int Run(ParseResult parse, CancellationToken cancellationToken)
+    {
+        string path = parse.GetValue(text)!;
+        string content = Terminal.ReadFile(path);
+        LanguageModelOptions options = new()
+        {
+            Threads = parse.GetValue(threads),
+            KvFormat = parse.GetValue(kv),
+            ContextLength = parse.GetValue(context),
+        };
+        using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options);
+        int length = parse.GetValue(context) ?? Math.Min(DefaultContext, loaded.Model.ContextLength);
+
+        Tokenizer tokenizer = loaded.Model.Tokenizer;
+        // A text is only text: its "<unk>" is five characters, as llama.cpp counts it, and no special token.
+        int[] ids = tokenizer.Encode(content, parseSpecial: false);
+        int whole = ids.Length / length;
+        if (whole == 0)
+        {
+            throw new EngineException($"expected at least one chunk of {length} tokens, found {ids.Length} tokens", path);
+        }
+        int wanted = Math.Min(parse.GetValue(chunks) ?? whole, whole);
+
+        long start = Stopwatch.GetTimestamp();
+        Perplexity perplexity = new();
+        for (int chunk = 0; chunk < wanted; chunk++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            int[] tokens = ids[(chunk * length)..((chunk + 1) * length)];
+            if (tokenizer.AddsBeginOfSequence && tokenizer.BeginOfSequence is { } begin)
+            {
+                tokens[0] = begin;
+            }
+            perplexity.Add(loaded.Model, tokens);
+            if (!Console.IsErrorRedirected)
+            {
+                Terminal.Note($"chunk {chunk + 1} of {wanted}: {perplexity.Value:F4}");
+            }
+        }
+        Report(parse.GetValue(json), new PerplexityResult(
+            perplexity.Value, perplexity.StandardError, perplexity.NegativeLogLikelihood, wanted, length, perplexity.Count, ids.Length,
+            Stopwatch.GetElapsedTime(start).TotalSeconds));
+        return ExitCode.Success;
+    }
+
+    private static void Report(bool asJson, PerplexityResult result)
+    {
+        if (asJson)
+        {
+            Terminal.WriteJson(result, HostJson.Default.PerplexityResult);
+        }
+        else
+        {
+            Console.Out.WriteLine($"perplexity {result.Perplexity:F4} ± {result.StandardError:F4}");
+            Terminal.Note($"{result.Chunks} chunks of {result.Context} tokens, {result.ScoredTokens} scored, {result.Seconds:F1} s");
+        }
+    }
+}
+
+/// <summary>What <c>perplexity --json</c> prints.</summary>
+/// <param name="Perplexity">The value.</param>
+/// <param name="StandardError">Its standard error.</param>
+/// <param name="NegativeLogLikelihood">Mean over the scored tokens, in nats.</param>
+/// <param name="Chunks">Chunks scored.</param>
+/// <param name="Context">Tokens per chunk.</param>
+/// <param name="ScoredTokens">Tokens scored in all.</param>
+/// <param name="TextTokens">Tokens of the text.</param>
+/// <param name="Seconds">Time taken, loading excluded.</param>
+internal sealed record PerplexityResult(
+    double Perplexity, double StandardError, double NegativeLogLikelihood, int Chunks, int Context, int ScoredTokens, int TextTokens,
+        double Seconds);

@@ -1,0 +1,414 @@
+using Engine.Checkpoints;
+using Engine.Execution;
+using Engine.Plans;
+
+namespace Engine.Reference;
+
+/// <summary>Activations of the reference: double precision, [capacity, width].</summary>
+public sealed class ReferenceActivations(int capacity, int width) : Activations(capacity, width)
+{
+    /// <summary>All values, row-major.</summary>
+    public double[] Values { get; } = new double[(long)capacity * width];
+
+    /// <summary>One row.</summary>
+    public Span<double> Row(int row) => Values.AsSpan(row * Width, Width);
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+    }
+}
+
+/// <summary>
+/// Every operation in plain loops over doubles, to be read beside the papers: the oracle for kernels and models. Only what a format rounds is
+/// rounded (weights when they are decoded, keys and values when they are stored). Slow by intent.
+/// </summary>
+public sealed class ReferenceBackend : IBackend
+{
+    private StepPlan? step;
+    private ReferenceKv? kv;
+
+    /// <inheritdoc/>
+    public string Description => "reference (double precision)";
+
+    private StepPlan Step => step ?? throw new InvalidOperationException("No step has begun.");
+
+    private ReferenceKv Kv => kv ?? throw new InvalidOperationException("No step has begun.");
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadLinear(LinearPlan plan, Checkpoint checkpoint) => new ReferenceLinear(plan, checkpoint);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadEmbedding(EmbeddingPlan plan, int hiddenSize, Checkpoint checkpoint, LinearPlan headPlan, DeviceWeights head) =>
+        new ReferenceEmbedding(plan, hiddenSize, checkpoint);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadNorm(NormPlan plan, int width, Checkpoint checkpoint) => new ReferenceNorm(plan, width, checkpoint);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadRope(RopePlan plan, int contextLength) => new ReferenceRope(plan, contextLength);
+
+    /// <inheritdoc/>
+    public Activations Allocate(int capacity, int width) => new ReferenceActivations(capacity, width);
+
+    /// <inheritdoc/>
+    public KvStorage AllocateKv(IReadOnlyList<KvSlotPlan> slots, KvFormat format, int pageCount, int pageTokens)
+    {
+        foreach (KvSlotPlan slot in slots)
+        {
+            if (format == KvFormat.Q8_0 && slot.HeadDim % 32 != 0)
+            {
+                throw new EngineException($"a Q8_0 cache needs a head dimension that is a multiple of 32, found {slot.HeadDim}");
+            }
+        }
+        return new ReferenceKv(slots, format, pageCount, pageTokens);
+    }
+
+    /// <inheritdoc/>
+    public void BeginStep(StepPlan step, KvStorage kv)
+    {
+        this.step = step;
+        this.kv = (ReferenceKv)kv;
+    }
+
+    /// <inheritdoc/>
+    public void EndStep()
+    {
+        step = null;
+        kv = null;
+    }
+
+    /// <inheritdoc/>
+    public void Embed(DeviceWeights embedding, Activations output)
+    {
+        var weights = (ReferenceEmbedding)embedding;
+        var destination = Check(output, weights.HiddenSize);
+        CheckStepRows(output);
+        var token = new float[weights.HiddenSize];
+        var position = new float[weights.HiddenSize];
+        for (int r = 0; r < Step.Rows.Length; r++)
+        {
+            Row row = Step.Rows[r];
+            if ((uint)row.Token >= (uint)weights.Tokens.Rows)
+            {
+                throw new EngineException($"token {row.Token} is not in the vocabulary of {weights.Tokens.Rows}");
+            }
+            weights.Tokens.ReadRow(row.Token, token);
+            if (weights.Positions is not null)
+            {
+                if ((uint)row.Position >= (uint)weights.Positions.Rows)
+                {
+                    throw new EngineException($"position {row.Position} is past the {weights.Positions.Rows} learned positions");
+                }
+                weights.Positions.ReadRow(row.Position, position);
+            }
+            for (int i = 0; i < token.Length; i++)
+            {
+                destination.Row(r)[i] = (double)token[i] + position[i];
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Normalize(DeviceWeights norm, Activations input, Activations output)
+    {
+        var weights = (ReferenceNorm)norm;
+        var source = Check(input, weights.Gain.Length);
+        var destination = Check(output, weights.Gain.Length, input.Rows);
+        for (int r = 0; r < input.Rows; r++)
+        {
+            source.Row(r).CopyTo(destination.Row(r));
+            Normalize(weights, destination.Row(r));
+        }
+    }
+
+    /// <summary>RMS norm (Zhang and Sennrich 2019, equation 4) or layer norm (Ba et al. 2016, equation 4) of one row, in place.</summary>
+    private static void Normalize(ReferenceNorm norm, Span<double> x)
+    {
+        double mean = 0;
+        if (norm.Plan.Kind == NormKind.Layer)
+        {
+            foreach (double value in x)
+            {
+                mean += value / x.Length;
+            }
+        }
+        double meanOfSquares = 0;
+        foreach (double value in x)
+        {
+            meanOfSquares += (value - mean) * (value - mean) / x.Length;
+        }
+        double factor = 1 / Math.Sqrt(meanOfSquares + norm.Plan.Epsilon);
+        for (int i = 0; i < x.Length; i++)
+        {
+            x[i] = (x[i] - mean) * factor * norm.Gain[i] + (norm.Bias?[i] ?? 0);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Multiply(DeviceWeights linear, Activations input, Activations output, bool accumulate = false)
+    {
+        var weights = (ReferenceLinear)linear;
+        var source = Check(input, weights.Plan.Inputs);
+        var destination = Check(output, weights.Plan.Outputs, input.Rows);
+        int firstOutput = 0;
+        foreach ((ReferenceMatrix weight, float[]? bias) in weights.Parts)
+        {
+            int offset = firstOutput;
+            Parallel.For(0, weight.Rows, () => new float[weights.Plan.Inputs], (o, _, w) =>
+            {
+                weight.ReadRow(o, w);
+                for (int r = 0; r < source.Rows; r++)
+                {
+                    Span<double> x = source.Row(r);
+                    double sum = bias?[o] ?? 0;
+                    for (int i = 0; i < x.Length; i++)
+                    {
+                        sum += w[i] * x[i];
+                    }
+                    ref double y = ref destination.Row(r)[offset + o];
+                    y = accumulate ? y + sum : sum;
+                }
+                return w;
+            }, static _ => { });
+            firstOutput += weight.Rows;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void NormalizeHeads(AttentionPlan attention, DeviceWeights? queryNorm, DeviceWeights? keyNorm, Activations qkv)
+    {
+        var rows = Check(qkv, attention.Qkv.Outputs);
+        for (int r = 0; r < qkv.Rows; r++)
+        {
+            for (int head = 0; head < attention.Heads + attention.KvHeads; head++)
+            {
+                if ((head < attention.Heads ? queryNorm : keyNorm) is ReferenceNorm norm)
+                {
+                    Normalize(norm, Head(rows, r, head, attention));
+                }
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void RotateAndAppend(AttentionPlan attention, DeviceWeights? rope, Activations qkv, int slot)
+    {
+        var rows = Check(qkv, attention.Qkv.Outputs);
+        CheckStepRows(qkv);
+        CheckSlot(attention, slot);
+        for (int r = 0; r < Step.Rows.Length; r++)
+        {
+            Row row = Step.Rows[r];
+            if (rope is ReferenceRope rotation)
+            {
+                for (int head = 0; head < attention.Heads + attention.KvHeads; head++)
+                {
+                    Rotate(rotation, row.Position, Head(rows, r, head, attention));
+                }
+            }
+            int index = IndexInSlot(r, slot);
+            for (int kvHead = 0; kvHead < attention.KvHeads; kvHead++)
+            {
+                Append(Head(rows, r, attention.Heads + kvHead, attention), Stored(row.Track, slot, value: false, index, kvHead));
+                Append(Head(rows, r, attention.Heads + attention.KvHeads + kvHead, attention),
+                    Stored(row.Track, slot, value: true, index, kvHead));
+            }
+        }
+    }
+
+    /// <summary>Turns each pair (a, b) of a head by position × frequency (Su et al. 2021, equation 34).</summary>
+    private static void Rotate(ReferenceRope rope, int position, Span<double> head)
+    {
+        RopePlan plan = rope.Plan;
+        if ((uint)position >= (uint)rope.ContextLength || plan.Dimensions > head.Length)
+        {
+            throw new EngineException(
+                $"cannot rotate {plan.Dimensions} of {head.Length} elements at position {position}; the context has {rope.ContextLength}");
+        }
+        int pairs = plan.Dimensions / 2;
+        for (int i = 0; i < pairs; i++)
+        {
+            (int first, int second) = plan.Pairing == RopePairing.Halves ? (i, i + pairs) : (2 * i, 2 * i + 1);
+            double angle = position * plan.InverseFrequencies[i];
+            double cosine = Math.Cos(angle) * plan.Magnitude, sine = Math.Sin(angle) * plan.Magnitude;
+            (head[first], head[second]) = (head[first] * cosine - head[second] * sine, head[first] * sine + head[second] * cosine);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Attend(AttentionPlan attention, Activations qkv, int slot, Activations output)
+    {
+        var rows = Check(qkv, attention.Qkv.Outputs);
+        var result = Check(output, attention.Heads * attention.HeadDim, qkv.Rows);
+        CheckStepRows(qkv);
+        CheckSlot(attention, slot);
+        int queriesPerKvHead = attention.Heads / attention.KvHeads;
+        for (int r = 0; r < Step.Rows.Length; r++)
+        {
+            int track = Step.Rows[r].Track;
+            int last = IndexInSlot(r, slot);
+            int first = attention.SlidingWindow is int window ? Math.Max(0, last - window + 1) : 0;
+            var weights = new double[last - first + 1];
+            for (int head = 0; head < attention.Heads; head++)
+            {
+                int kvHead = head / queriesPerKvHead;
+                Span<double> query = Head(rows, r, head, attention);
+                for (int t = first; t <= last; t++)
+                {
+                    Span<float> key = Stored(track, slot, value: false, t, kvHead);
+                    double dot = 0;
+                    for (int i = 0; i < key.Length; i++)
+                    {
+                        dot += query[i] * key[i];
+                    }
+                    weights[t - first] = attention.Scale * dot;
+                }
+                Softmax(weights);
+                Span<double> mixed = result.Row(r).Slice(head * attention.HeadDim, attention.HeadDim);
+                mixed.Clear();
+                for (int t = first; t <= last; t++)
+                {
+                    Span<float> value = Stored(track, slot, value: true, t, kvHead);
+                    for (int i = 0; i < value.Length; i++)
+                    {
+                        mixed[i] += weights[t - first] * value[i];
+                    }
+                }
+            }
+        }
+    }
+
+    private static void Softmax(Span<double> x)
+    {
+        double largest = double.NegativeInfinity, sum = 0;
+        foreach (double value in x)
+        {
+            largest = Math.Max(largest, value);
+        }
+        foreach (ref double value in x)
+        {
+            value = Math.Exp(value - largest);
+            sum += value;
+        }
+        foreach (ref double value in x)
+        {
+            value /= sum;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Activate(Activation activation, Activations input, Activations output)
+    {
+        bool gated = activation is Activation.SwiGlu or Activation.GeGluTanh;
+        var source = Check(input, gated ? 2 * output.Width : output.Width);
+        var destination = Check(output, output.Width, input.Rows);
+        for (int r = 0; r < input.Rows; r++)
+        {
+            for (int i = 0; i < output.Width; i++)
+            {
+                double x = source.Row(r)[i];
+                double y = activation switch
+                {
+                    Activation.SwiGlu => SpecialFunctions.Silu(x),
+                    Activation.Gelu => SpecialFunctions.Gelu(x),
+                    Activation.GeluTanh or Activation.GeGluTanh => SpecialFunctions.GeluTanh(x),
+                    _ => throw new EngineException($"unknown activation {activation}"),
+                };
+                destination.Row(r)[i] = gated ? y * source.Row(r)[output.Width + i] : y;
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Gather(Activations input, ReadOnlySpan<int> rows, Activations output)
+    {
+        output.Rows = rows.Length;
+        var source = Check(input, output.Width);
+        var destination = Check(output, input.Width);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            if ((uint)rows[i] >= (uint)input.Rows)
+            {
+                throw new EngineException($"row {rows[i]} was asked for, there are {input.Rows}");
+            }
+            source.Row(rows[i]).CopyTo(destination.Row(i));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void ReadRows(Activations source, Span<float> destination)
+    {
+        var values = Check(source, source.Width);
+        for (int i = 0; i < source.Rows * source.Width; i++)
+        {
+            destination[i] = (float)values.Values[i];
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+    }
+
+    /// <summary>Head h of [q heads | k heads | v heads].</summary>
+    private static Span<double> Head(ReferenceActivations qkv, int row, int head, AttentionPlan attention) =>
+        qkv.Row(row).Slice(head * attention.HeadDim, attention.HeadDim);
+
+    /// <summary>The row's place among the tokens of its track in a slot.</summary>
+    private int IndexInSlot(int row, int slot)
+    {
+        int track = Step.Rows[row].Track;
+        return Step.View(track, slot).Length + row - Step.Tracks[track].FirstRow;
+    }
+
+    private Span<float> Stored(int track, int slot, bool value, int index, int kvHead)
+    {
+        KvView view = Step.View(track, slot);
+        if (index / Kv.PageTokens >= view.PageCount)
+        {
+            throw new EngineException($"token {index} is past the {view.PageCount} pages of track {track} in slot {slot}");
+        }
+        int page = Step.Pages[view.FirstPage + index / Kv.PageTokens];
+        return Kv.Head(page, slot, value, index % Kv.PageTokens, kvHead);
+    }
+
+    private void Append(Span<double> source, Span<float> stored)
+    {
+        for (int i = 0; i < source.Length; i++)
+        {
+            stored[i] = (float)source[i];
+        }
+        Kv.Round(stored);
+    }
+
+    private void CheckSlot(AttentionPlan attention, int slot)
+    {
+        if ((uint)slot >= (uint)Kv.Slots.Count || Kv.Slots[slot] != new KvSlotPlan(attention.KvHeads, attention.HeadDim))
+        {
+            throw new EngineException($"slot {slot} does not hold {attention.KvHeads} heads of {attention.HeadDim}");
+        }
+        if (attention.KvHeads <= 0 || attention.Heads % attention.KvHeads != 0)
+        {
+            throw new EngineException($"{attention.Heads} query heads are not a multiple of {attention.KvHeads} key heads");
+        }
+    }
+
+    private void CheckStepRows(Activations activations)
+    {
+        if (activations.Rows != Step.Rows.Length)
+        {
+            throw new EngineException($"the step has {Step.Rows.Length} rows, the activations {activations.Rows}");
+        }
+    }
+
+    private static ReferenceActivations Check(Activations activations, int width, int? rows = null)
+    {
+        if (activations.Width != width || activations.Rows > activations.Capacity || (rows ?? activations.Rows) != activations.Rows)
+        {
+            throw new EngineException(
+                $"expected activations [{rows ?? activations.Capacity}, {width}], found [{activations.Rows}, {activations.Width}]");
+        }
+        return (ReferenceActivations)activations;
+    }
+}

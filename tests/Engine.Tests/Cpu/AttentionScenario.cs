@@ -1,0 +1,126 @@
+using Engine.Execution;
+using Engine.Plans;
+
+namespace Engine.Tests.Cpu;
+
+/// <summary>
+/// Some sequences with random queries, keys and values, fed to a backend in any portions; what attention gives for every token is collected. The
+/// same scenario gives the same numbers to every backend, however it is cut.
+/// </summary>
+internal sealed class AttentionScenario
+{
+    private readonly float[][] qkv;
+    private readonly AttentionPlan plan;
+    private readonly RopePlan? rope;
+
+    /// <param name="seed">Decides all numbers.</param>
+    /// <param name="heads">Query heads.</param>
+    /// <param name="kvHeads">Key heads.</param>
+    /// <param name="headDim">Elements of a head.</param>
+    /// <param name="lengths">Tokens of each sequence.</param>
+    /// <param name="window">Sliding window, or null.</param>
+    /// <param name="rope">Rotation, or null.</param>
+    public AttentionScenario(int seed, int heads, int kvHeads, int headDim, int[] lengths, int? window = null, RopePlan? rope = null)
+    {
+        var random = new Random(seed);
+        Lengths = lengths;
+        plan = new AttentionPlan
+        {
+            Heads = heads,
+            KvHeads = kvHeads,
+            HeadDim = headDim,
+            Scale = (float)(1.5 / Math.Sqrt(headDim)),
+            Qkv = new LinearPlan(1, [new LinearPart((heads + 2 * kvHeads) * headDim, new WeightRef("qkv"))]),
+            Output = new LinearPlan(1, [new LinearPart(1, new WeightRef("output"))]),
+            SlidingWindow = window,
+        };
+        this.rope = rope;
+        qkv = [.. lengths.Select(length => TestRows.Normal(random, length * Width))];
+    }
+
+    public int[] Lengths { get; }
+
+    private int Width => plan.Qkv.Outputs;
+
+    private int OutputWidth => plan.Heads * plan.HeadDim;
+
+    public static RopePlan Rope(RopePairing pairing, int dimensions, float magnitude = 1) =>
+        new(pairing, [.. Enumerable.Range(0, dimensions / 2).Select(i => Math.Pow(10000, -2.0 * i / dimensions))], magnitude);
+
+    /// <summary>Feeds everything and returns the outputs, per sequence [tokens × heads × headDim].</summary>
+    /// <param name="backend">Where.</param>
+    /// <param name="format">KV format.</param>
+    /// <param name="pageTokens">Tokens of a page.</param>
+    /// <param name="cut">Decides which sequences take part in a step and with how many tokens; null: one step with everything.</param>
+    public float[][] Run(IBackend backend, KvFormat format, int pageTokens, Random? cut = null)
+    {
+        int[] pagesOf = [.. Lengths.Select(length => (length + pageTokens - 1) / pageTokens)];
+        int pageCount = 2 * pagesOf.Sum() + 3;
+        int[] pool = [.. Enumerable.Range(0, pageCount)];
+        (cut ?? new Random(1)).Shuffle(pool);
+        int used = 0;
+        int[][] unused = [.. pagesOf.Select(count => pool[used..(used += count)])];
+        int[][] tables = [.. pagesOf.Select(count => pool[used..(used += count)])];
+
+        // Two slots of different shapes, so that neither pages nor views of the one that is used are where they would be if it were alone.
+        KvSlotPlan shape = new(plan.KvHeads, plan.HeadDim);
+        using KvStorage kv = backend.AllocateKv([new KvSlotPlan(1, 32), shape], format, pageCount, pageTokens);
+        using DeviceWeights? rotation = rope is null ? null : backend.LoadRope(rope, Lengths.Max());
+        float[][] outputs = [.. Lengths.Select(length => new float[length * OutputWidth])];
+        var done = new int[Lengths.Length];
+        var step = new StepPlan(2);
+        var taken = new int[Lengths.Length];
+        while (Enumerable.Range(0, done.Length).Any(s => done[s] < Lengths[s]))
+        {
+            step.Clear();
+            var rows = new List<float>();
+            int[] order = [.. Enumerable.Range(0, Lengths.Length)];
+            cut?.Shuffle(order);
+            foreach (int s in order)
+            {
+                int left = Lengths[s] - done[s];
+                taken[s] = cut is null ? left : cut.Next(3) switch
+                {
+                    0 => 0,
+                    1 => Math.Min(left, 1),
+                    _ => cut.Next(Math.Min(left, 3 * pageTokens) + 1),
+                };
+                if (taken[s] == 0)
+                {
+                    continue;
+                }
+                step.AddTrack(s, 0);
+                step.SetSlot(0, unused[s], done[s]);
+                step.SetSlot(1, tables[s], done[s]);
+                for (int t = done[s]; t < done[s] + taken[s]; t++)
+                {
+                    step.AddRow(t, 0, logits: false);
+                }
+                rows.AddRange(qkv[s].AsSpan(done[s] * Width, taken[s] * Width));
+            }
+            if (step.Rows.Length > 0)
+            {
+                float[] result = RunStep(backend, kv, rotation, step, [.. rows]);
+                int row = 0;
+                foreach (int s in order.Where(s => taken[s] > 0))
+                {
+                    result.AsSpan(row * OutputWidth, taken[s] * OutputWidth).CopyTo(outputs[s].AsSpan(done[s] * OutputWidth));
+                    row += taken[s];
+                    done[s] += taken[s];
+                }
+            }
+        }
+        return outputs;
+    }
+
+    private float[] RunStep(IBackend backend, KvStorage kv, DeviceWeights? rotation, StepPlan step, float[] values)
+    {
+        using Activations input = TestRows.Make(backend, values, Width);
+        using Activations output = TestRows.Make(backend, input.Rows, OutputWidth);
+        backend.BeginStep(step, kv);
+        backend.RotateAndAppend(plan, rotation, input, slot: 1);
+        backend.Attend(plan, input, slot: 1, output);
+        backend.EndStep();
+        return TestRows.Read(backend, output);
+    }
+}

@@ -1,0 +1,147 @@
+using Engine.Cpu;
+using Engine.Execution;
+using Engine.Plans;
+using Engine.Reference;
+using Xunit;
+
+namespace Engine.Tests.Cpu;
+
+public sealed class AttentionTests
+{
+    /// <summary>Queries and keys of unit variance; both sides read the same stored numbers, so only float32 arithmetic differs.</summary>
+    private const double Tolerance = 5e-6;
+
+    private static readonly int[] headDims = [20, 48, 64, 80, 96, 128, 256];
+    private static readonly (int Heads, int KvHeads)[] groupings = [(1, 1), (3, 3), (4, 2), (6, 2), (14, 2), (8, 1), (12, 1)];
+
+    public static TheoryData<InstructionSet> Sets => InstructionSets.All;
+
+    public static TheoryData<InstructionSet, KvFormat> SetsAndFormats
+    {
+        get
+        {
+            var data = new TheoryData<InstructionSet, KvFormat>();
+            foreach (InstructionSet set in Enum.GetValues<InstructionSet>())
+            {
+                foreach (KvFormat format in Enum.GetValues<KvFormat>())
+                {
+                    data.Add(set, format);
+                }
+            }
+            return data;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(SetsAndFormats))]
+    public void Attention_agrees_with_the_reference(InstructionSet set, KvFormat format)
+    {
+        using CpuBackend cpu = InstructionSets.Backend(set, threads: 3);
+        using var reference = new ReferenceBackend();
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        foreach ((int heads, int kvHeads) in groupings)
+        {
+            int headDim = format == KvFormat.Q8_0 ? random.GetItems([32, 64, 96, 128, 256], 1)[0] : headDims[random.Next(headDims.Length)];
+            int pageTokens = random.GetItems([1, 5, 16, 24, 32, 64, 100], 1)[0];
+            int? window = random.Next(3) == 0 ? random.Next(1, 90) : null;
+            int[] lengths = [1, random.Next(1, 200), pageTokens, pageTokens + 1, random.Next(1, 70)];
+            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window);
+            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}, lengths {string.Join(' ', lengths)}";
+            float[][] expected = scenario.Run(reference, format, pageTokens);
+            float[][] actual = scenario.Run(cpu, format, pageTokens, new Random(random.Next()));
+            for (int s = 0; s < lengths.Length; s++)
+            {
+                TestRows.Close(expected[s], actual[s], Tolerance, $"{what}, sequence {s}");
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(SetsAndFormats))]
+    public void A_long_context_agrees_with_the_reference(InstructionSet set, KvFormat format)
+    {
+        // Several segments, split between threads in some steps and not in others.
+        using CpuBackend cpu = InstructionSets.Backend(set, threads: 4), single = InstructionSets.Backend(set, threads: 1);
+        using var reference = new ReferenceBackend();
+        int seed = Random.Shared.Next();
+        foreach (int? window in new int?[] { null, 700 })
+        {
+            var scenario = new AttentionScenario(seed, heads: 3, kvHeads: 1, headDim: 32, [1700], window);
+            float[] actual = scenario.Run(cpu, format, 48, new Random(seed))[0];
+            TestRows.Close(scenario.Run(reference, format, 48)[0], actual, Tolerance, $"seed {seed}");
+            TestRows.SameBits(scenario.Run(single, format, 48)[0], actual, $"seed {seed}, window {window}");
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(SetsAndFormats))]
+    public void The_bits_do_not_depend_on_batching_chunking_threads_or_pages(InstructionSet set, KvFormat format)
+    {
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        foreach ((int heads, int kvHeads) in groupings)
+        {
+            int headDim = random.GetItems<int>(format == KvFormat.Q8_0 ? [32, 64] : [20, 48, 64], 1)[0];
+            int pageTokens = random.GetItems([16, 24, 64], 1)[0];
+            int? window = random.Next(2) == 0 ? random.Next(1, 700) : null;
+            RopePlan rope = AttentionScenario.Rope((RopePairing)random.Next(2), headDim);
+            int[] lengths = [random.Next(1, 700), random.Next(1, 100), random.Next(1, 40)];
+            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window, rope);
+            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}";
+            float[][]? first = null;
+            foreach (int threads in new[] { 1, 2, 3, 7 })
+            {
+                using CpuBackend cpu = InstructionSets.Backend(set, threads);
+                float[][] actual = scenario.Run(cpu, format, pageTokens, threads == 1 ? null : new Random(random.Next()));
+                first ??= actual;
+                for (int s = 0; s < lengths.Length; s++)
+                {
+                    TestRows.SameBits(first[s], actual[s], $"{what}, {threads} threads, sequence {s}");
+                }
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
+    public void A_token_at_a_time_gives_the_bits_of_a_prefill(InstructionSet set)
+    {
+        int seed = Random.Shared.Next();
+        using CpuBackend cpu = InstructionSets.Backend(set, threads: 3);
+        var scenario = new AttentionScenario(seed, heads: 14, kvHeads: 2, headDim: 64, [600]);
+        float[] whole = scenario.Run(cpu, KvFormat.F16, 32)[0];
+        float[] single = scenario.Run(cpu, KvFormat.F16, 32, new OneAtATime())[0];
+        TestRows.SameBits(whole, single, $"seed {seed}");
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
+    public void Rotation_agrees_with_the_reference(InstructionSet set)
+    {
+        using CpuBackend cpu = InstructionSets.Backend(set);
+        using var reference = new ReferenceBackend();
+        int seed = Random.Shared.Next();
+        foreach (RopePairing pairing in Enum.GetValues<RopePairing>())
+        {
+            foreach ((int headDim, int dimensions) in new[] { (20, 20), (64, 64), (80, 32), (128, 128), (96, 24), (48, 2) })
+            {
+                RopePlan rope = AttentionScenario.Rope(pairing, dimensions, magnitude: 1.25f);
+                var scenario = new AttentionScenario(seed, heads: 4, kvHeads: 2, headDim, [300, 7], rope: rope);
+                float[][] expected = scenario.Run(reference, KvFormat.F32, 32), actual = scenario.Run(cpu, KvFormat.F32, 32, new Random(seed));
+                for (int s = 0; s < expected.Length; s++)
+                {
+                    TestRows.Close(expected[s], actual[s], 1e-5, $"seed {seed}: {pairing}, {dimensions} of {headDim}, sequence {s}");
+                }
+            }
+        }
+    }
+
+    /// <summary>Each sequence gives one token in every step.</summary>
+    private sealed class OneAtATime : Random
+    {
+        public override int Next(int maxValue) => maxValue == 3 ? 1 : 0;
+
+        public override int Next(int minValue, int maxValue) => minValue;
+    }
+}

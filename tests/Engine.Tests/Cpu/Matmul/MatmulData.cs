@@ -1,0 +1,120 @@
+using System.Runtime.InteropServices;
+using Engine.Checkpoints;
+using Engine.Cpu;
+using Engine.Cpu.Matmul;
+using Engine.Cpu.Matmul.Kernels;
+using Engine.Plans;
+using Xunit;
+
+namespace Engine.Tests.Cpu.Matmul;
+
+/// <summary>Weights and activations for the tests of matrix products.</summary>
+internal static unsafe class MatmulData
+{
+    public static readonly DType[] Formats =
+    [
+        DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K,
+    ];
+
+    public static TheoryData<DType> AllFormats => [.. Formats];
+
+    public static TheoryData<DType> BlockFormats => [.. Formats.Where(static format => format.Info().BlockElements > 1)];
+
+    public static bool IsFloat(this DType format) => format.Info().BlockElements == 1;
+
+    /// <summary>
+    /// Bytes of random codes under random finite scales, of both signs, some zero and some subnormal. Codes include those that no encoder writes.
+    /// </summary>
+    public static byte[] RandomBytes(DType format, long elements, Random random)
+    {
+        DTypeInfo info = format.Info();
+        var bytes = new byte[elements / info.BlockElements * info.BlockBytes];
+        random.NextBytes(bytes);
+        for (int block = 0; block < bytes.Length; block += info.BlockBytes)
+        {
+            Span<byte> span = bytes.AsSpan(block, info.BlockBytes);
+            switch (format)
+            {
+                case DType.F32:
+                    MemoryMarshal.Write(span, (random.NextSingle() - 0.5f) * MathF.Pow(2, random.Next(-6, 6)));
+                    break;
+                case DType.BF16:
+                    MemoryMarshal.Write(span[..2], (ushort)(BitConverter.SingleToUInt32Bits(random.NextSingle() - 0.5f) >> 16));
+                    break;
+                case DType.F16:
+                    MemoryMarshal.Write(span, RandomHalf(random));
+                    break;
+                default:
+                    foreach (int offset in ScaleOffsets(format))
+                    {
+                        MemoryMarshal.Write(span[offset..], RandomHalf(random));
+                    }
+                    break;
+            }
+        }
+        return bytes;
+    }
+
+    public static int[] ScaleOffsets(DType format) => format switch
+    {
+        DType.Q6_K => [208],
+        DType.Q4_1 or DType.Q5_1 or DType.Q4_K or DType.Q5_K => [0, 2],
+        _ => [0],
+    };
+
+    /// <summary>Arbitrary values, one block in eight of zeros.</summary>
+    public static float[] RandomInput(int count, Random random)
+    {
+        var input = new float[count];
+        for (int i = 0; i < count; i++)
+        {
+            input[i] = i / 32 % 8 == 5 ? 0 : (random.NextSingle() - 0.5f) * (1 << (i / 32 % 5));
+        }
+        return input;
+    }
+
+    /// <summary>Values that 8 bits per block hold exactly: a power of two times integers up to 127, the largest of which is ±127.</summary>
+    public static float[] ExactInput(int count, Random random)
+    {
+        var input = new float[count];
+        for (int block = 0; block < count; block += 32)
+        {
+            float scale = MathF.Pow(2, random.Next(-12, 4));
+            int length = Math.Min(32, count - block);
+            for (int i = 0; i < length; i++)
+            {
+                input[block + i] = random.Next(-127, 128) * scale;
+            }
+            input[block + random.Next(length)] = (random.Next(2) == 0 ? 127 : -127) * scale;
+        }
+        return input;
+    }
+
+    public static float[] Multiply(PackedLinear linear, ThreadTeam team, float[] input, int tokens, float[]? addTo = null)
+    {
+        float[] output = addTo?.ToArray() ?? Enumerable.Repeat(float.NaN, tokens * linear.Plan.Outputs).ToArray();
+        fixed (float* from = input, to = output)
+        {
+            linear.Multiply(team, from, tokens, to, addTo is not null);
+        }
+        return output;
+    }
+
+    public static PackedLinear Load(DType format, int inputs, int outputs, byte[] bytes, ThreadTeam team)
+    {
+        using var checkpoint = new MemoryCheckpoint();
+        checkpoint.Add("w", format, [outputs, inputs], bytes);
+        return PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team);
+    }
+
+    public static void SkipUnlessSupported(MatmulInstructions instructions) =>
+        Assert.SkipUnless(instructions.IsSupported(), $"this processor has no {instructions}");
+
+    /// <summary>Finite: exponents up to 2⁻¹, down to subnormals and zero.</summary>
+    private static ushort RandomHalf(Random random)
+    {
+        int exponent = random.Next(8) == 0 ? 0 : random.Next(5, 15);
+        int mantissa = random.Next(16) == 0 ? 0 : random.Next(1024);
+        return (ushort)((random.Next(2) << 15) | (exponent << 10) | mantissa);
+    }
+}
