@@ -310,7 +310,7 @@ public sealed class ReferenceBackend : IBackend
                 double x = source.Row(r)[i];
                 double y = activation switch
                 {
-                    Activation.SwiGlu => SpecialFunctions.Silu(x),
+                    Activation.SwiGlu or Activation.Silu => SpecialFunctions.Silu(x),
                     Activation.Gelu => SpecialFunctions.Gelu(x),
                     Activation.GeluTanh or Activation.GeGluTanh => SpecialFunctions.GeluTanh(x),
                     _ => throw new EngineException($"unknown activation {activation}"),

@@ -53,11 +53,12 @@ internal sealed unsafe class KernelTable
         where V : unmanaged
     {
         // In the order of their enumerations.
-        var activations = new delegate*<void*, int, int, void>[4];
+        var activations = new delegate*<void*, int, int, void>[5];
         activations[(int)Activation.SwiGlu] = &ActivationKernel<TSimd, V, SwiGlu>.Run;
         activations[(int)Activation.GeluTanh] = &ActivationKernel<TSimd, V, GeluTanh>.Run;
         activations[(int)Activation.Gelu] = &ActivationKernel<TSimd, V, Gelu>.Run;
         activations[(int)Activation.GeGluTanh] = &ActivationKernel<TSimd, V, GeGluTanh>.Run;
+        activations[(int)Activation.Silu] = &ActivationKernel<TSimd, V, Silu>.Run;
         var attention = new delegate*<void*, int, int, void>[3];
         attention[(int)KvFormat.F32] = &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Run;
         attention[(int)KvFormat.F16] = &AttentionKernel<TSimd, V, F16Tile, F16Tile>.Run;
