@@ -92,7 +92,8 @@ public sealed class LanguageModel : IDisposable
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
             IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads });
             opened.Push(backend);
-            Executor executor = Executor.Load(plan, checkpoint, backend, Math.Min(options.MaxRowsPerStep, contextLength), options.Progress);
+            Executor executor = Executor.Load(
+                plan, checkpoint, backend, RowsPerStep(plan, options, contextLength), options.Progress, options.DepthSelection);
             opened.Push(executor);
             KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength), options.PageTokens);
             opened.Push(cache);
@@ -129,14 +130,16 @@ public sealed class LanguageModel : IDisposable
         {
             throw new EngineException($"expected at least 1, found {request.MaxTokens}", item: nameof(request.MaxTokens));
         }
-        return Stream(prompt, Math.Min(request.MaxTokens ?? room, room), request, cancellationToken);
+        return Stream(prompt, Math.Min(request.MaxTokens ?? room, room), request, StreamSet(request.Streams), cancellationToken);
     }
 
     /// <summary>Feeds tokens and reads logits, past sampling: for parity work, perplexity and scoring.</summary>
-    public LogitsSession CreateLogitsSession()
+    /// <param name="streams">Parallel streams, as in <see cref="GenerationRequest.Streams"/>.</param>
+    /// <exception cref="EngineException">There is no set of so many streams.</exception>
+    public LogitsSession CreateLogitsSession(int? streams = null)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
-        return new LogitsSession(executor, cache, loop, ContextLength);
+        return new LogitsSession(executor, cache, loop, ContextLength, StreamSet(streams));
     }
 
     /// <summary>Ends all generations and frees the model.</summary>
@@ -158,10 +161,10 @@ public sealed class LanguageModel : IDisposable
     }
 
     private async IAsyncEnumerable<GeneratedToken> Stream(
-        int[] prompt, int maxTokens, GenerationRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
+        int[] prompt, int maxTokens, GenerationRequest request, int streamSet, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        ActiveGeneration generation = loop.Submit(prompt, maxTokens, request);
+        ActiveGeneration generation = loop.Submit(prompt, maxTokens, request, streamSet);
         try
         {
             using CancellationTokenRegistration registration = cancellationToken.UnsafeRegister(
@@ -199,6 +202,18 @@ public sealed class LanguageModel : IDisposable
         return ids;
     }
 
+    /// <summary>The set with so many streams; the first where none is asked for.</summary>
+    private int StreamSet(int? streams)
+    {
+        if (streams is null)
+        {
+            return 0;
+        }
+        int[] counts = [.. Plan.Streams?.Sets.Select(static set => set.Count) ?? [1]];
+        int set = Array.IndexOf(counts, streams.Value);
+        return set >= 0 ? set : throw new EngineException($"expected one of {string.Join(", ", counts)}, found {streams}", Path, "streams");
+    }
+
     internal static void CheckIds(ReadOnlySpan<int> ids, int vocabularySize)
     {
         foreach (int id in ids)
@@ -219,9 +234,17 @@ public sealed class LanguageModel : IDisposable
                 $"expected at most {plan.ContextLength}, which the model was made for, found {context}", checkpoint.Path, "context length");
     }
 
+    /// <summary>A step must hold the streams of a token; with the official routing, a whole prompt.</summary>
+    private static int RowsPerStep(ModelPlan plan, LanguageModelOptions options, int contextLength) =>
+        plan.Layers.Recursion?.Router is not null && options.DepthSelection == DepthSelection.Official
+            ? contextLength
+            : Math.Max(Math.Min(options.MaxRowsPerStep, contextLength), LargestStreams(plan));
+
+    private static int LargestStreams(ModelPlan plan) => plan.Streams?.Sets.Max(static set => set.Count) ?? 1;
+
     private static int PageCount(ModelPlan plan, LanguageModelOptions options, int contextLength)
     {
-        int slots = plan.Layers.KvSlots.Length;
+        int slots = plan.Layers.KvSlots.Length * LargestStreams(plan);
         long pagesPerSlot = ((options.KvTokens ?? DefaultKvTokens(plan, contextLength)) + options.PageTokens - 1) / options.PageTokens;
         long pages = Math.Max(1, pagesPerSlot) * slots;
         return pages <= int.MaxValue ? (int)pages : throw new EngineException($"{pages} pages are more than can be numbered", item: nameof(options.KvTokens));
@@ -229,7 +252,7 @@ public sealed class LanguageModel : IDisposable
 
     private static long DefaultKvTokens(ModelPlan plan, int contextLength)
     {
-        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length;
+        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length * LargestStreams(plan);
         long affordable = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 4 / (elementsPerToken * sizeof(float));
         return Math.Clamp(affordable, Math.Min(contextLength, 4096), 4L * contextLength);
     }

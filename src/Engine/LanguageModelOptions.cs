@@ -26,6 +26,9 @@ public sealed record LanguageModelOptions
     /// <summary>The most rows (tokens over all sequences) computed in one step; longer prompts are done in chunks.</summary>
     public int MaxRowsPerStep { get; init; } = 128;
 
+    /// <summary>How tokens of a Mixture-of-Recursions model with expert choice are given their depths; plays no part in other models.</summary>
+    public DepthSelection DepthSelection { get; init; } = DepthSelection.Causal;
+
     /// <summary>Told while weights are packed.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
@@ -38,6 +41,7 @@ public sealed record LanguageModelOptions
         Require(KvTokens is null or >= 1, nameof(KvTokens), "at least 1", KvTokens);
         Require(PageTokens is >= 1 and <= 4096, nameof(PageTokens), "1 to 4096", PageTokens);
         Require(MaxRowsPerStep is >= 1 and <= 65536, nameof(MaxRowsPerStep), "1 to 65536", MaxRowsPerStep);
+        Require(Enum.IsDefined(DepthSelection), nameof(DepthSelection), "Causal or Official", DepthSelection);
         Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);
     }
 

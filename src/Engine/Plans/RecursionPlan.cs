@@ -26,7 +26,7 @@ public sealed record RecursionPlan
 }
 
 /// <summary>Who chooses: a depth its tokens, or a token its depth (Bae et al. 2025, section 2.2.1).</summary>
-public enum DepthRouting
+public enum DepthRouterKind
 {
     /// <summary>Each depth has a router that keeps a part of the tokens that the depth before it kept.</summary>
     ExpertChoice,
@@ -60,7 +60,7 @@ public sealed record RouterNetwork(LinearPlan In, LinearPlan? Out = null)
 public sealed record DepthRouterPlan
 {
     /// <summary>Who chooses.</summary>
-    public required DepthRouting Kind { get; init; }
+    public required DepthRouterKind Kind { get; init; }
 
     /// <summary>Expert choice: one network per depth with one output. Token choice: one network with one output per depth.</summary>
     public required ImmutableArray<RouterNetwork> Networks { get; init; }

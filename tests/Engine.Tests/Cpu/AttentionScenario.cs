@@ -117,9 +117,9 @@ internal sealed class AttentionScenario
     {
         using Activations input = TestRows.Make(backend, values, Width);
         using Activations output = TestRows.Make(backend, input.Rows, OutputWidth);
-        backend.BeginStep(step, kv);
+        TestRows.Begin(backend, step, kv);
         backend.RotateAndAppend(plan, rotation, input, slot: 1);
-        backend.Attend(plan, input, slot: 1, output);
+        backend.Attend(plan, input, slot: 1, prefixes: null, output);
         backend.EndStep();
         return TestRows.Read(backend, output);
     }

@@ -37,6 +37,15 @@ internal static unsafe class TestRows
         return activations;
     }
 
+    /// <summary>Begins a step and selects the rows that enter in it.</summary>
+    public static void Begin(IBackend backend, StepPlan step, KvStorage kv)
+    {
+        var selected = new RowSet();
+        selected.TakeEntering(step);
+        backend.BeginStep(step, kv);
+        backend.SelectRows(selected);
+    }
+
     public static void Write(Activations activations, ReadOnlySpan<float> values)
     {
         switch (activations)
