@@ -17,7 +17,7 @@ public sealed class ArchitectureTests
         ["Engine.Cpu"] = ["Engine.Execution", "Engine.Plans", "Engine.Checkpoints"],
         ["Engine.Text"] = ["Engine.Checkpoints"],
         ["Engine.Sampling"] = [],
-        ["Engine.Generation"] = ["Engine.Sampling", "Engine.Text", "Engine.Execution"],
+        ["Engine.Generation"] = ["Engine.Sampling", "Engine.Text", "Engine.Execution", "Engine.Plans"],
     };
 
     public static TheoryData<string> Rooms => [.. Below.Keys];

@@ -1,5 +1,4 @@
 using Engine.Execution;
-using Engine.Plans;
 using Engine.Text;
 
 namespace Engine.Generation;
@@ -44,7 +43,7 @@ internal sealed class GenerationLoop : IDisposable
         bool official = executor.Selection == DepthSelection.Official;
         reservesWhole = !executor.KeepsRows || official;
         sharesPrefixes = !executor.KeepsRows;
-        pagesPerToken = ExpectedPagesPerToken(executor.Plan.Layers, cache.PageTokens);
+        pagesPerToken = executor.Plan.Layers.SlotsPerToken / cache.PageTokens;
         thread = new Thread(Run) { IsBackground = true, Name = "generation" };
         thread.Start();
     }
@@ -309,21 +308,6 @@ internal sealed class GenerationLoop : IDisposable
     /// <summary>Pages a sequence will hold at its end: what its tokens fill on average, and a page begun in every slot.</summary>
     private double ExpectedPages(ActiveGeneration generation) =>
         StreamsOf(generation.StreamSet) * ((generation.Prompt.Length + generation.MaxTokens) * pagesPerToken + 0.5 * cache.SlotCount);
-
-    /// <summary>A slot of a depth holds the part of the tokens that the depth was trained to take; every other slot holds all.</summary>
-    private static double ExpectedPagesPerToken(LayerMap map, int pageTokens)
-    {
-        double tokens = map.KvSlots.Length;
-        if (map.Recursion is { Router: { Capacities.IsEmpty: false } router } recursion)
-        {
-            for (int depth = 1; depth < recursion.Depths; depth++)
-            {
-                int first = recursion.FirstStep + depth * recursion.StepsPerDepth;
-                tokens -= map.Steps[first].WritesKv ? recursion.StepsPerDepth * (1 - router.Capacities[depth]) : 0;
-            }
-        }
-        return tokens / pageTokens;
-    }
 
     private void DropCancelled()
     {

@@ -11,6 +11,27 @@ namespace Engine.Plans;
 /// <param name="KvSlots">What each KV slot holds. A sequence has a page table and a length per slot.</param>
 public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<LayerStep> Steps, ImmutableArray<KvSlotPlan> KvSlots)
 {
+    /// <summary>
+    /// KV slots that a token fills on average: all, but those of depths only as far as the depths were trained to take tokens
+    /// (<see cref="DepthRouterPlan.Capacities"/>).
+    /// </summary>
+    public double SlotsPerToken
+    {
+        get
+        {
+            double slots = KvSlots.Length;
+            if (Recursion is { Router: { Capacities.IsEmpty: false } router } recursion)
+            {
+                for (int depth = 0; depth < recursion.Depths; depth++)
+                {
+                    bool holds = depth == 0 || Steps[recursion.FirstStep + depth * recursion.StepsPerDepth].WritesKv;
+                    slots -= holds ? recursion.StepsPerDepth * (1 - router.Capacities[depth]) : 0;
+                }
+            }
+            return slots;
+        }
+    }
+
     /// <summary>The steps that are a repetition of the same blocks, or null where every step stands for itself.</summary>
     public RecursionPlan? Recursion { get; init; }
 }
