@@ -62,7 +62,7 @@ public sealed class RecursionPlanTests
     {
         using Checkpoint checkpoint = Open("mor_expert_rec3_cache");
         DepthRouterPlan router = ModelPlanReader.Read(checkpoint).Layers.Recursion!.Router!;
-        Assert.Equal((DepthRouting.ExpertChoice, RouterScore.Sigmoid, 0.1f, 1f, true),
+        Assert.Equal((DepthRouterKind.ExpertChoice, RouterScore.Sigmoid, 0.1f, 1f, true),
             (router.Kind, router.Score, router.Alpha, router.Temperature, router.Weighted));
         Assert.Equal([1.0, 0.6666666666666666, 0.3333333333333333], router.Capacities);
         Assert.Equal(
@@ -78,7 +78,7 @@ public sealed class RecursionPlanTests
     {
         using Checkpoint checkpoint = Open("mor_token_rec3_cache");
         DepthRouterPlan router = ModelPlanReader.Read(checkpoint).Layers.Recursion!.Router!;
-        Assert.Equal((DepthRouting.TokenChoice, RouterScore.Softmax, 1f), (router.Kind, router.Score, router.Alpha));
+        Assert.Equal((DepthRouterKind.TokenChoice, RouterScore.Softmax, 1f), (router.Kind, router.Score, router.Alpha));
         RouterNetwork network = Assert.Single(router.Networks);
         Assert.Equal((3, "model.layers.1.mor_router.router.weight"), (network.Outputs, network.In.Parts[0].Weight.Tensor));
         Assert.Empty(router.Capacities);

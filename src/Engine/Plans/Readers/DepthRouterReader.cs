@@ -12,10 +12,10 @@ namespace Engine.Plans.Readers;
 internal static class DepthRouterReader
 {
     /// <summary>Who chooses.</summary>
-    public static DepthRouting Kind(ConfigReader section) => section.Text("type", null) switch
+    public static DepthRouterKind Kind(ConfigReader section) => section.Text("type", null) switch
     {
-        "expert" => DepthRouting.ExpertChoice,
-        "token" => DepthRouting.TokenChoice,
+        "expert" => DepthRouterKind.ExpertChoice,
+        "token" => DepthRouterKind.TokenChoice,
         null => throw section.Error("type", "the key is missing"),
         var other => throw section.Error("type", $"expected expert or token; found '{other}'"),
     };
@@ -43,7 +43,7 @@ internal static class DepthRouterReader
         };
         var shape = new RouterShape(tensors, hidden, isDeep);
         float temperature = (float)section.Positive("temp", 1);
-        return Kind(section) == DepthRouting.ExpertChoice
+        return Kind(section) == DepthRouterKind.ExpertChoice
             ? Expert(section, Choice("expert"), shape, recursions, places) with { Temperature = temperature }
             : Token(Choice("token"), shape, recursions, places[0]) with { Temperature = temperature };
 
@@ -62,7 +62,7 @@ internal static class DepthRouterReader
         };
         return new DepthRouterPlan
         {
-            Kind = DepthRouting.ExpertChoice,
+            Kind = DepthRouterKind.ExpertChoice,
             Networks = [.. places.Select(place => shape.Network($"{place}.mor_router", 1))],
             Auxiliary = predicts ? [.. places.Select(place => shape.Network($"{place}.mlp_router", 1))] : [],
             Score = expert.Text("router_func", null) switch
@@ -95,7 +95,7 @@ internal static class DepthRouterReader
         };
         return new DepthRouterPlan
         {
-            Kind = DepthRouting.TokenChoice,
+            Kind = DepthRouterKind.TokenChoice,
             Networks = [shape.Network($"{place}.mor_router", recursions)],
             Score = score,
             Alpha = (float)token.Number("alpha", score == RouterScore.Softmax ? 1 : 0.1),

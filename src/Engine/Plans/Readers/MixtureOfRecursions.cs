@@ -50,8 +50,8 @@ internal static class MixtureOfRecursions
     {
         var owners = new Dictionary<string, string>();
         var decoder = new GatedDecoder(checkpoint, Traits, tensor => OwnersName(tensor, owners, settings.SharesNorms));
-        DepthRouting? routing = settings.Router is null ? null : DepthRouterReader.Kind(settings.Router);
-        if (routing == DepthRouting.TokenChoice && settings.Sharing == LayerSharing.Cycle)
+        DepthRouterKind? routing = settings.Router is null ? null : DepthRouterReader.Kind(settings.Router);
+        if (routing == DepthRouterKind.TokenChoice && settings.Sharing == LayerSharing.Cycle)
         {
             throw settings.Router!.Error(
                 "type", "token choice under cycle sharing does not run in the reference code, so there are no such models; expected middle_cycle");
@@ -87,7 +87,7 @@ internal static class MixtureOfRecursions
     }
 
     /// <summary>What the names of a layer's tensors begin with; layer counts what is run.</summary>
-    private static string Name(int layer, RecursionSettings settings, DepthRouting? routing, string prefix)
+    private static string Name(int layer, RecursionSettings settings, DepthRouterKind? routing, string prefix)
     {
         if (routing is null)
         {
@@ -95,7 +95,7 @@ internal static class MixtureOfRecursions
         }
         int first = settings.HasOuterLayers ? 1 : 0;
         (int depth, int place) = Math.DivRem(layer - first, settings.BaseDepth);
-        bool expert = routing == DepthRouting.ExpertChoice;
+        bool expert = routing == DepthRouterKind.ExpertChoice;
         if (settings.HasOuterLayers && layer == 0)
         {
             return $"{prefix}layers.0";
@@ -107,10 +107,10 @@ internal static class MixtureOfRecursions
         return expert ? $"{prefix}layers.{first + depth}.block.{place}" : $"{prefix}layers.{first}.block_list.{depth}.{place}";
     }
 
-    private static string[] RouterPlaces(RecursionSettings settings, DepthRouting routing, string prefix)
+    private static string[] RouterPlaces(RecursionSettings settings, DepthRouterKind routing, string prefix)
     {
         int first = settings.HasOuterLayers ? 1 : 0;
-        return routing == DepthRouting.TokenChoice
+        return routing == DepthRouterKind.TokenChoice
             ? [$"{prefix}layers.{first}"]
             : [.. Enumerable.Range(first, settings.Recursions).Select(layer => $"{prefix}layers.{layer}")];
     }
