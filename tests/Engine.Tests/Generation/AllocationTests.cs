@@ -32,7 +32,7 @@ public sealed class AllocationTests
         };
         ActiveGeneration generation = new([.. request.PromptIds], 1000, request, tokenizer);
         KvTrack track = model.NewTrack();
-        Assert.True(model.Cache.TryReserve(track, 400));
+        Assert.True(model.Cache.TryReserve(track, 420));
         Sequence sequence = new(0, generation.Prompt, track);
         generation.Start(sequence, cached: 0);
         StepPlan plan = new(model.Cache.SlotCount);
