@@ -144,7 +144,7 @@ internal sealed unsafe partial class CpuBackend : IBackend
     /// <inheritdoc/>
     public void Activate(Activation activation, Activations input, Activations output)
     {
-        if (!Enum.IsDefined(activation))
+        if (!kernels.Has(activation))
         {
             throw new EngineException($"unknown activation {activation}");
         }

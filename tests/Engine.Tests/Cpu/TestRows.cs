@@ -82,6 +82,18 @@ internal static unsafe class TestRows
         }
     }
 
+    /// <summary>Every number within its own tolerance.</summary>
+    public static void Close(float[] expected, float[] actual, float[] tolerances, string what)
+    {
+        Assert.Equal(expected.Length, actual.Length);
+        Assert.Equal(expected.Length, tolerances.Length);
+        for (int i = 0; i < expected.Length; i++)
+        {
+            double error = Math.Abs((double)actual[i] - expected[i]);
+            Assert.True(error <= tolerances[i], $"{what}: element {i} is {actual[i]:R}, expected {expected[i]:R} (error {error:E2} > {tolerances[i]:E2})");
+        }
+    }
+
     /// <summary>Every number has the same bits.</summary>
     public static void SameBits(ReadOnlySpan<float> expected, ReadOnlySpan<float> actual, string what)
     {

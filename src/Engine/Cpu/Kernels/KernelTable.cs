@@ -34,6 +34,12 @@ internal sealed unsafe class KernelTable
     /// <summary>Merges the partial results of an <see cref="AttentionWork"/>.</summary>
     public delegate*<void*, int, int, void> MergeAttention { get; }
 
+    /// <summary>
+    /// Whether it is one of the enumeration. <see cref="Enum.IsDefined{TEnum}"/> would answer from a cache that every garbage collection drops, and
+    /// allocate a new one in the middle of a step.
+    /// </summary>
+    public bool Has(Activation activation) => (uint)activation < (uint)activations.Length;
+
     /// <summary>Runs an <see cref="ActivationWork"/>.</summary>
     public delegate*<void*, int, int, void> Activate(Activation activation) => activations[(int)activation];
 
