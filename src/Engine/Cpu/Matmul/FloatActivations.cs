@@ -1,5 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.Arm;
+using System.Runtime.Intrinsics.X86;
 using Engine.Cpu.Matmul.Kernels;
 
 namespace Engine.Cpu.Matmul;
@@ -30,7 +32,7 @@ internal static unsafe class FloatActivations
         long tokenWords = TokenWords(inputs, form);
         int runs = (inputs + Run - 1) / Run, runWords = form == ActivationForms.Pairs ? Run / 2 : Run;
         int firstRun = (int)((long)runs * thread / threads), endRun = (int)((long)runs * (thread + 1) / threads);
-        uint* words = stackalloc uint[Run];
+        uint* words = stackalloc uint[4 * Run];
         float* tail = stackalloc float[Run];
         for (int tile = 0; tile < tiles.Count; tile++)
         {
@@ -39,7 +41,20 @@ internal static unsafe class FloatActivations
             {
                 uint* tileWords = target + first * tokenWords + run * (long)runWords * size;
                 int count = (int)Math.Min(runWords, tokenWords - run * (long)runWords), left = inputs - run * Run;
-                for (int token = 0; token < size; token++)
+                int token = 0;
+                for (; token + 4 <= size && left >= Run; token += 4)
+                {
+                    float* source = job.Input + (first + token) * (long)inputs + run * Run;
+                    for (int i = 0; i < 4; i++, source += inputs)
+                    {
+                        Convert(source, form, words + i * Run);
+                    }
+                    for (int word = 0; word < runWords; word += 4)
+                    {
+                        Transpose(words + word, Run, tileWords + word * size + token, size);
+                    }
+                }
+                for (; token < size; token++)
                 {
                     float* source = job.Input + (first + token) * (long)inputs + run * Run;
                     if (left < Run)
@@ -78,6 +93,46 @@ internal static unsafe class FloatActivations
                 break;
         }
     }
+
+    /// <summary>Writes 4 rows of 4 words as 4 columns.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Transpose(uint* rows, int rowStride, uint* columns, int columnStride)
+    {
+        Vector128<uint> a = Vector128.Load(rows), b = Vector128.Load(rows + rowStride);
+        Vector128<uint> c = Vector128.Load(rows + 2 * rowStride), d = Vector128.Load(rows + 3 * rowStride);
+        Vector128<ulong> ab = ZipLower(a, b), cd = ZipLower(c, d);
+        ZipLower(ab, cd).Store(columns);
+        ZipUpper(ab, cd).Store(columns + columnStride);
+        (ab, cd) = (ZipUpper(a, b), ZipUpper(c, d));
+        ZipLower(ab, cd).Store(columns + 2 * columnStride);
+        ZipUpper(ab, cd).Store(columns + 3 * columnStride);
+    }
+
+    /// <summary>The lower halves of two vectors, their words taking turns.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<ulong> ZipLower(Vector128<uint> a, Vector128<uint> b) =>
+        (Sse2.IsSupported ? Sse2.UnpackLow(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipLow(a, b)
+        : Vector128.Create(a[0], b[0], a[1], b[1])).AsUInt64();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<ulong> ZipUpper(Vector128<uint> a, Vector128<uint> b) =>
+        (Sse2.IsSupported ? Sse2.UnpackHigh(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipHigh(a, b)
+        : Vector128.Create(a[2], b[2], a[3], b[3])).AsUInt64();
+
+    /// <summary>The same for pairs of words. Vector128.Create of halves would go through memory.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<uint> ZipLower(Vector128<ulong> a, Vector128<ulong> b) =>
+        (Sse2.IsSupported ? Sse2.UnpackLow(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipLow(a, b)
+        : Vector128.Create(a[0], b[0])).AsUInt32();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<uint> ZipUpper(Vector128<ulong> a, Vector128<ulong> b) =>
+        (Sse2.IsSupported ? Sse2.UnpackHigh(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipHigh(a, b)
+        : Vector128.Create(a[1], b[1])).AsUInt32();
 
     /// <summary>The nearest bfloat16, ties to even, as the high half; what is beyond the largest becomes infinity and NaN stays NaN.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

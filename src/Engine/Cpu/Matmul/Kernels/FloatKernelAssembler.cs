@@ -11,6 +11,7 @@ namespace Engine.Cpu.Matmul.Kernels;
 internal sealed class FloatKernelAssembler
 {
     private const int Unroll = 4;
+    private const int MaxTokensWaitingForMemory = 4;
 
     private readonly FloatKernel kernel;
     private readonly KernelFrame frame = new();
@@ -33,6 +34,9 @@ internal sealed class FloatKernelAssembler
         inputsPerWord = dotsPairs ? 2 : 1;
         highHalves = WidensPairs ? frame.Vector() : input;
     }
+
+    /// <summary>Few tokens wait for memory, and a vector is a whole line.</summary>
+    private bool ReadsLinesOnce => kernel.Tokens <= MaxTokensWaitingForMemory && kernel.PanelBytes == 64 && !WidensPairs;
 
     private bool WidensPairs => kernel.StepInputs == 2 && !dotsPairs;
 
@@ -91,7 +95,12 @@ internal sealed class FloatKernelAssembler
         {
             for (int panel = 0; panel < panels; panel++)
             {
-                Load(weights[panel], __[Weights + word / words * kernel.StepBytes + panel * kernel.PanelBytes], word % words);
+                int offset = word / words * kernel.StepBytes + panel * kernel.PanelBytes;
+                if (ReadsLinesOnce)
+                {
+                    frame.TouchLine(__[Weights + offset]);
+                }
+                Load(weights[panel], __[Weights + offset], word % words);
             }
             for (int token = 0; token < tokens; token++)
             {
