@@ -49,7 +49,7 @@ public sealed class LanguageModel : IDisposable
     /// <summary>The longest sequence in tokens.</summary>
     public int ContextLength { get; }
 
-    /// <summary>Device, instruction set and threads, for people.</summary>
+    /// <summary>Device, instruction set, threads and what is rounded, for people.</summary>
     public string BackendDescription => backend.Description;
 
     /// <summary>Bytes of packed weights.</summary>
@@ -90,7 +90,7 @@ public sealed class LanguageModel : IDisposable
             Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
             // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
-            IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads });
+            IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads, ActivationPrecision = options.ActivationPrecision });
             opened.Push(backend);
             Executor executor = Executor.Load(
                 plan, checkpoint, backend, RowsPerStep(plan, options, contextLength), options.Progress, options.DepthSelection);

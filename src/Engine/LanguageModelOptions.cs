@@ -11,6 +11,12 @@ public sealed record LanguageModelOptions
     /// <summary>How keys and values are stored.</summary>
     public KvFormat KvFormat { get; init; } = KvFormat.F16;
 
+    /// <summary>
+    /// Precision of activations that are multiplied with weights stored as BF16. Rounding them to bfloat16 makes prompts about twice as fast on
+    /// processors with AVX512_BF16; <see cref="LanguageModel.BackendDescription"/> says so where it is done.
+    /// </summary>
+    public ActivationPrecision ActivationPrecision { get; init; }
+
     /// <summary>The longest sequence in tokens, at most what the model was made for; null: that.</summary>
     public int? ContextLength { get; init; }
 
@@ -42,6 +48,7 @@ public sealed record LanguageModelOptions
         Require(PageTokens is >= 1 and <= 4096, nameof(PageTokens), "1 to 4096", PageTokens);
         Require(MaxRowsPerStep is >= 1 and <= 65536, nameof(MaxRowsPerStep), "1 to 65536", MaxRowsPerStep);
         Require(Enum.IsDefined(DepthSelection), nameof(DepthSelection), "Causal or Official", DepthSelection);
+        Require(Enum.IsDefined(ActivationPrecision), nameof(ActivationPrecision), "Float32 or BFloat16", ActivationPrecision);
         Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);
     }
 

@@ -24,7 +24,10 @@ internal sealed unsafe partial class CpuBackend : IBackend
     private readonly ThreadTeam team;
     private readonly KernelTable kernels;
     private readonly MatmulInstructions? matmulLimit;
+    private readonly ActivationPrecision activationPrecision;
+    private readonly string device;
     private readonly CpuStep step = new();
+    private ActivationForms forms;
     private bool disposed;
 
     /// <exception cref="EngineException">An option is out of range.</exception>
@@ -36,25 +39,35 @@ internal sealed unsafe partial class CpuBackend : IBackend
         {
             throw new EngineException($"expected 1 to {CpuOptions.LargestTeam} threads, found {threads}", item: nameof(CpuOptions.Threads));
         }
+        if (!Enum.IsDefined(options.ActivationPrecision))
+        {
+            throw new EngineException(
+                $"expected Float32 or BFloat16, found {options.ActivationPrecision}", item: nameof(CpuOptions.ActivationPrecision));
+        }
+        activationPrecision = options.ActivationPrecision;
         InstructionSet set = options.InstructionSet;
         kernels = KernelTable.For(set);
         matmulLimit = options.Limit is null ? null : Widest(set);
         team = new ThreadTeam(threads);
-        Description = $"CPU, {set}, {threads} {(threads == 1 ? "thread" : "threads")}";
+        device = $"CPU, {set}, {threads} {(threads == 1 ? "thread" : "threads")}";
     }
 
-    /// <inheritdoc/>
-    public string Description { get; }
+    /// <summary>Device, instruction set, threads; and, once such weights are loaded, that activations are rounded for them.</summary>
+    public string Description =>
+        (forms & ActivationForms.Pairs) != 0 ? $"{device}, bfloat16 activations for BF16 weights"
+        : (forms & ActivationForms.RoundedFloats) != 0 ? $"{device}, bfloat16 activations for BF16 weights, multiplied in float32"
+        : device;
 
     /// <inheritdoc/>
     public DeviceWeights LoadLinear(LinearPlan plan, Checkpoint checkpoint)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
-        PackedLinear packed = PackedLinear.Load(plan, checkpoint, team);
+        PackedLinear packed = PackedLinear.Load(plan, checkpoint, team, activationPrecision);
         if (matmulLimit is { } limit)
         {
             packed.Instructions = limit;
         }
+        forms |= packed.Reads;
         return packed;
     }
 
@@ -286,14 +299,14 @@ internal sealed unsafe partial class CpuBackend : IBackend
     /// <summary>The widest kernels for linear maps within an instruction set.</summary>
     private static MatmulInstructions Widest(InstructionSet set)
     {
-        (MatmulInstructions plain, MatmulInstructions dot) = set switch
+        MatmulInstructions[] permitted = set switch
         {
-            InstructionSet.Avx512 => (MatmulInstructions.Avx512, MatmulInstructions.Avx512Vnni),
-            InstructionSet.Avx2 => (MatmulInstructions.Avx2, MatmulInstructions.AvxVnni),
-            InstructionSet.AdvSimd => (MatmulInstructions.Portable, MatmulInstructions.ArmDot),
-            _ => (MatmulInstructions.Portable, MatmulInstructions.Portable),
+            InstructionSet.Avx512 => [MatmulInstructions.Avx512Bf16, MatmulInstructions.Avx512Vnni, MatmulInstructions.Avx512],
+            InstructionSet.Avx2 => [MatmulInstructions.AvxVnni, MatmulInstructions.Avx2],
+            InstructionSet.AdvSimd => [MatmulInstructions.ArmDot, MatmulInstructions.Portable],
+            _ => [MatmulInstructions.Portable],
         };
-        return dot.IsSupported() ? dot : plain;
+        return permitted.First(static instructions => instructions.IsSupported());
     }
 
     private static NormWork Norm(CpuNorm weights, float* input, float* output) => new()

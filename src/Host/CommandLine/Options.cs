@@ -9,6 +9,9 @@ namespace Host.CommandLine;
 /// <summary>Options that several commands share; each call makes a new one, because an option belongs to one command.</summary>
 internal static class Options
 {
+    private static readonly (string Name, ActivationPrecision Precision)[] activationPrecisions =
+        [("f32", ActivationPrecision.Float32), ("bf16", ActivationPrecision.BFloat16)];
+
     public static Option<string?> Model() => new("--model", "-m")
     {
         Description =
@@ -30,6 +33,30 @@ internal static class Options
         Description = "How keys and values are stored.",
         DefaultValueFactory = _ => byDefault,
     };
+
+    /// <summary>How activations meet BF16 weights, by the names in <see cref="activationPrecisions"/>.</summary>
+    public static Option<ActivationPrecision> Activations()
+    {
+        Option<ActivationPrecision> option = new("--activations")
+        {
+            Description = "For weights stored as BF16: activations as they are (f32, the default), or rounded (bf16) for faster prompts with AVX512_BF16.",
+            HelpName = string.Join('|', activationPrecisions.Select(static choice => choice.Name)),
+            CustomParser = static result =>
+            {
+                string text = result.Tokens[0].Value;
+                foreach ((string name, ActivationPrecision precision) in activationPrecisions)
+                {
+                    if (name.Equals(text, StringComparison.OrdinalIgnoreCase))
+                    {
+                        return precision;
+                    }
+                }
+                result.AddError($"--activations: expected {string.Join(" or ", activationPrecisions.Select(static choice => choice.Name))}, found '{text}'");
+                return default;
+            },
+        };
+        return option;
+    }
 
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object and nothing else." };
 

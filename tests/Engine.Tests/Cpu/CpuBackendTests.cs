@@ -2,6 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 using System.Runtime.InteropServices;
 using Engine.Checkpoints;
 using Engine.Cpu;
+using Engine.Cpu.Matmul.Kernels;
 using Engine.Execution;
 using Engine.Plans;
 using Engine.Reference;
@@ -105,6 +106,27 @@ public sealed class CpuBackendTests
     public void A_senseless_number_of_threads_is_refused(int threads)
     {
         Assert.Contains("threads", Refused(() => new CpuBackend(new CpuOptions { Threads = threads })), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
+    public void Rounded_activations_are_part_of_the_description_once_they_are_in_force(InstructionSet set)
+    {
+        InstructionSets.Require(set);
+        using var checkpoint = new MemoryCheckpoint();
+        checkpoint.Add("plain", [2, 32], new float[64], DType.F16);
+        checkpoint.Add("brain", [2, 32], new float[64], DType.BF16);
+        LinearPlan plain = new(32, [new(2, new("plain"))]), brain = new(32, [new(2, new("brain"))]);
+        using var exact = new CpuBackend(new CpuOptions { Limit = set, Threads = 1 });
+        using var rounding = new CpuBackend(new CpuOptions { Limit = set, Threads = 1, ActivationPrecision = ActivationPrecision.BFloat16 });
+        using DeviceWeights a = exact.LoadLinear(brain, checkpoint), b = rounding.LoadLinear(plain, checkpoint);
+        string device = exact.Description;
+        Assert.Equal(device, rounding.Description);
+        using DeviceWeights c = rounding.LoadLinear(brain, checkpoint);
+        Assert.StartsWith($"{device}, bfloat16 activations for BF16 weights", rounding.Description, StringComparison.Ordinal);
+        bool dots = set == InstructionSet.Avx512 && MatmulInstructions.Avx512Bf16.IsSupported();
+        Assert.Equal(!dots, rounding.Description.EndsWith("multiplied in float32", StringComparison.Ordinal));
+        Refused(() => new CpuBackend(new CpuOptions { ActivationPrecision = (ActivationPrecision)2 }));
     }
 
     [Fact]

@@ -101,8 +101,8 @@ public sealed class PackedLinearTests
                     float[] slice = input[(first * inputs)..];
                     string what = $"seed {seed}, {instructions}, {threads} threads, {tokens} tokens";
                     Range range = (first * Outputs)..((first + tokens) * Outputs);
-                    AssertBits(alone[range], MatmulData.Multiply(linear, team, slice, tokens), what);
-                    AssertBits(added[range], MatmulData.Multiply(linear, team, slice, tokens, before[range]), what + ", accumulating");
+                    MatmulData.AssertBits(alone[range], MatmulData.Multiply(linear, team, slice, tokens), what);
+                    MatmulData.AssertBits(added[range], MatmulData.Multiply(linear, team, slice, tokens, before[range]), what + ", accumulating");
                 }
             }
         }
@@ -192,7 +192,7 @@ public sealed class PackedLinearTests
         using PackedLinear plain = PackedLinear.Load(new LinearPlan(Inputs, [new(Outputs, new("plain", First))]), checkpoint, team);
         using PackedLinear transposed = PackedLinear.Load(new LinearPlan(Inputs, [new(Outputs, new("turned", First, true))]), checkpoint, team);
         float[] input = MatmulData.RandomInput(Inputs * 8, random);
-        AssertBits(MatmulData.Multiply(plain, team, input, 8), MatmulData.Multiply(transposed, team, input, 8), format.ToString());
+        MatmulData.AssertBits(MatmulData.Multiply(plain, team, input, 8), MatmulData.Multiply(transposed, team, input, 8), format.ToString());
     }
 
     [Fact]
@@ -273,17 +273,5 @@ public sealed class PackedLinearTests
         }
         // n roundings to float32 in sequence: λ·√n·u of the magnitudes with λ = 8 (Higham and Mary 2019), u = 2⁻²⁴.
         return (sum, tolerance + magnitude * (8 * Math.Sqrt(input.Length) * Math.Pow(2, -24)));
-    }
-
-    private static void AssertBits(ReadOnlySpan<float> expected, ReadOnlySpan<float> actual, string what)
-    {
-        Assert.Equal(expected.Length, actual.Length);
-        for (int i = 0; i < expected.Length; i++)
-        {
-            if (BitConverter.SingleToInt32Bits(expected[i]) != BitConverter.SingleToInt32Bits(actual[i]))
-            {
-                Assert.Fail($"{what}: element {i} is {actual[i]:R}, not {expected[i]:R}");
-            }
-        }
     }
 }
