@@ -26,7 +26,7 @@ public sealed record LanguageModelOptions
     /// <summary>The most rows (tokens over all sequences) computed in one step; longer prompts are done in chunks.</summary>
     public int MaxRowsPerStep { get; init; } = 128;
 
-    /// <summary>Told while weights are packed.</summary>
+    /// <summary>Told after each block while weights are packed, on the thread that loads.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
     /// <summary>Checks ranges.</summary>

@@ -46,7 +46,7 @@ internal sealed class PerplexityCommand
             KvFormat = parse.GetValue(kv),
             ContextLength = parse.GetValue(context),
         };
-        using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options);
+        using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options, cancellationToken);
         int length = parse.GetValue(context) ?? Math.Min(DefaultContext, loaded.Model.ContextLength);
 
         Tokenizer tokenizer = loaded.Model.Tokenizer;
