@@ -4,6 +4,7 @@ using Engine.Cpu;
 using Engine.Execution;
 using Engine.Generation;
 using Engine.Plans;
+using Engine.Sampling;
 using Engine.Text;
 
 namespace Engine;
@@ -69,17 +70,25 @@ public sealed class LanguageModel : IDisposable
     /// <summary>Opens a checkpoint and packs it for the CPU.</summary>
     /// <param name="path">A GGUF file, a Hugging Face folder, a .safetensors file in such a folder, or a llama2.c .bin file.</param>
     /// <param name="options">How to load, or null for the defaults.</param>
+    /// <param name="cancellationToken">Ends the loading at the next block; nothing stays open.</param>
     /// <exception cref="EngineException">The checkpoint is malformed or not supported, or an option is out of range. Nothing stays open.</exception>
-    public static LanguageModel Load(string path, LanguageModelOptions? options = null)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static LanguageModel Load(string path, LanguageModelOptions? options = null, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
-        return Load(CheckpointFile.Open(path), options);
+        return Load(CheckpointFile.Open(path), options, cancellationToken);
     }
 
     /// <summary>Packs a checkpoint for the CPU; the model owns the checkpoint from here on, and disposes it also when loading fails.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="options">How to load, or null for the defaults.</param>
+    /// <param name="cancellationToken">Ends the loading at the next block; nothing stays open.</param>
     /// <exception cref="EngineException">The checkpoint is not supported, or an option is out of range.</exception>
-    public static LanguageModel Load(Checkpoint checkpoint, LanguageModelOptions? options = null)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static LanguageModel Load(
+        Checkpoint checkpoint, LanguageModelOptions? options = null, CancellationToken cancellationToken = default)
     {
+        ArgumentNullException.ThrowIfNull(checkpoint);
         options ??= new LanguageModelOptions();
         Stack<IDisposable> opened = new([checkpoint]);
         try
@@ -92,8 +101,10 @@ public sealed class LanguageModel : IDisposable
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
             IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads, ActivationPrecision = options.ActivationPrecision });
             opened.Push(backend);
+            cancellationToken.ThrowIfCancellationRequested();
+            CancellableProgress progress = new(options.Progress, cancellationToken);
             Executor executor = Executor.Load(
-                plan, checkpoint, backend, RowsPerStep(plan, options, contextLength), options.Progress, options.DepthSelection);
+                plan, checkpoint, backend, RowsPerStep(plan, options, contextLength), progress, options.DepthSelection);
             opened.Push(executor);
             KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength), options.PageTokens);
             opened.Push(cache);
@@ -119,6 +130,7 @@ public sealed class LanguageModel : IDisposable
         ArgumentNullException.ThrowIfNull(request);
         ObjectDisposedException.ThrowIf(disposed, this);
         request.Sampling.Validate(Plan.VocabularySize);
+        StopStrings.Check(request.Stop);
         int[] prompt = PromptIds(request);
         int room = ContextLength - prompt.Length;
         if (room < 1)
@@ -212,6 +224,16 @@ public sealed class LanguageModel : IDisposable
         int[] counts = [.. Plan.Streams?.Sets.Select(static set => set.Count) ?? [1]];
         int set = Array.IndexOf(counts, streams.Value);
         return set >= 0 ? set : throw new EngineException($"expected one of {string.Join(", ", counts)}, found {streams}", Path, "streams");
+    }
+
+    /// <summary>Passes reports on, and ends the loading that makes them once it is cancelled.</summary>
+    private sealed class CancellableProgress(IProgress<LoadProgress>? inner, CancellationToken cancellationToken) : IProgress<LoadProgress>
+    {
+        public void Report(LoadProgress value)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            inner?.Report(value);
+        }
     }
 
     internal static void CheckIds(ReadOnlySpan<int> ids, int vocabularySize)

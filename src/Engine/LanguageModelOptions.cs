@@ -35,7 +35,7 @@ public sealed record LanguageModelOptions
     /// <summary>How tokens of a Mixture-of-Recursions model with expert choice are given their depths; plays no part in other models.</summary>
     public DepthSelection DepthSelection { get; init; } = DepthSelection.Causal;
 
-    /// <summary>Told while weights are packed.</summary>
+    /// <summary>Told after each block while weights are packed, on the thread that loads.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
     /// <summary>Checks ranges.</summary>

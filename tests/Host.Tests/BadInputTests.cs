@@ -94,6 +94,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("context", "logits", "--ids", "1,2,3", "--context", "2")]
     [InlineData("512", "generate", "--context", "513")]
     [InlineData("context", "bench", "-p", "513")]
+    [InlineData("context", "bench", "-n", "2147483647")]
     [InlineData("no-such-tensor", "inspect", "--dump", "no-such-tensor", "--out", "x.safetensors")]
     [InlineData("token", "generate", "--logit-bias", "600=1")]
     public void InputThatDoesNotFitTheModelIsRefused(string mention, params string[] arguments)
@@ -108,6 +109,7 @@ public sealed class BadInputTests : IDisposable
     {
         string model = SharedFiles.Require("models/stories260K/stories260K-f32.gguf");
         HostProcess.RunWithInput([0x41, 0xFF, 0x42], "tokenize", "-m", model, "--json").AssertFailed(1, "UTF-8", "byte 1");
+        HostProcess.RunWithInput([0x41, 0xFF, 0x42], "chat", "-m", model, "--json").AssertFailed(1, "UTF-8");
         HostProcess.Run("perplexity", "-m", model, "--text", folder.Write("bad.txt", [0xC3]), "--json").AssertFailed(1, "UTF-8");
     }
 

@@ -1,6 +1,8 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using System.Text.Json;
+using Engine.Checkpoints;
+using Host.Inspection;
 
 namespace Host.Tests;
 
@@ -55,6 +57,18 @@ public sealed class CheckpointCommandTests : IDisposable
         Assert.Equal(40 / 128.0, sparsity.GetProperty("fraction").GetDouble());
         Assert.Equal(1, sparsity.GetProperty("zero_rows").GetInt64());
         Assert.Equal("sparse", Assert.Single(sparsity.GetProperty("two_of_four").EnumerateArray()).GetString());
+    }
+
+    [Fact]
+    public void TensorsWithoutElementsAreDescribed()
+    {
+        using MemoryCheckpoint checkpoint = new();
+        checkpoint.Add("experts", DType.F32, [0, 3, 4], []);
+        checkpoint.Add("wide", DType.BF16, [0, 1L << 40], []);
+        checkpoint.Add("tall", DType.BF16, [1L << 40, 0], []);
+        InspectResult result = CheckpointInspector.Inspect(checkpoint, scan: true, static _ => { }, CancellationToken.None);
+        Assert.Equal(["experts", "wide", "tall"], result.Tensors.Select(tensor => tensor.Name));
+        Assert.Equal((0, 0), (result.Sharing!.Count, result.Sparsity!.Fraction));
     }
 
     [Fact]

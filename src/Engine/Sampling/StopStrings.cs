@@ -19,14 +19,21 @@ public sealed class StopStrings
     /// <exception cref="EngineException">A stop string is empty.</exception>
     public StopStrings(IReadOnlyList<string> stops)
     {
+        Check(stops);
+        patterns = [.. stops];
+        borders = [.. patterns.Select(Borders)];
+        progress = new int[patterns.Length];
+    }
+
+    /// <summary>Checks stop strings before they are used.</summary>
+    /// <exception cref="EngineException">A stop string is empty.</exception>
+    public static void Check(IReadOnlyList<string> stops)
+    {
         int empty = Enumerable.Range(0, stops.Count).FirstOrDefault(i => string.IsNullOrEmpty(stops[i]), -1);
         if (empty >= 0)
         {
             throw new EngineException("expected a text of one character or more, found an empty one", item: $"stop string {empty}");
         }
-        patterns = [.. stops];
-        borders = [.. patterns.Select(Borders)];
-        progress = new int[patterns.Length];
     }
 
     /// <summary>The stop string that was found, or null so far.</summary>

@@ -43,7 +43,7 @@ internal sealed class ChatLoop(LanguageModel model, GenerationRequest template, 
             {
                 Console.Error.Write("> ");
             }
-            string? line = input.ReadLine();
+            string? line = ReadLine(input);
             switch (line?.Trim())
             {
                 case null or "/exit":
@@ -57,6 +57,18 @@ internal sealed class ChatLoop(LanguageModel model, GenerationRequest template, 
                     await TurnAsync(line, interactive).ConfigureAwait(false);
                     break;
             }
+        }
+    }
+
+    private static string? ReadLine(TextReader input)
+    {
+        try
+        {
+            return input.ReadLine();
+        }
+        catch (DecoderFallbackException)
+        {
+            throw new EngineException("expected UTF-8 text, found something else", "standard input");
         }
     }
 

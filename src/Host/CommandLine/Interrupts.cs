@@ -36,9 +36,9 @@ internal sealed class Interrupts : IDisposable
         }
         if (source.IsCancellationRequested)
         {
-            Environment.Exit(ExitCode.Interrupted);
+            Terminal.Leave(ExitCode.Interrupted);
         }
         source.Cancel();
-        _ = Task.Delay(Patience).ContinueWith(static _ => Environment.Exit(ExitCode.Interrupted), TaskScheduler.Default);
+        _ = Task.Delay(Patience).ContinueWith(static _ => Terminal.Leave(ExitCode.Interrupted), TaskScheduler.Default);
     }
 }

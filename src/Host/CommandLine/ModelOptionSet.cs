@@ -28,7 +28,8 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
     /// <summary>Loads the model.</summary>
     /// <exception cref="UsageException">An option is out of range.</exception>
     /// <exception cref="EngineException">The model cannot be loaded.</exception>
-    public LoadedModel Load(ParseResult parse)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public LoadedModel Load(ParseResult parse, CancellationToken cancellationToken)
     {
         LanguageModelOptions options = new()
         {
@@ -39,7 +40,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
         };
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);
-        return LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(path)), options);
+        return LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(path)), options, cancellationToken);
     }
 }
 
@@ -49,21 +50,24 @@ internal sealed record LoadedModel(LanguageModel Model, TimeSpan LoadTime) : IDi
     /// <summary>Loads a model; where standard error is a terminal, a bar shows how far it is.</summary>
     /// <exception cref="UsageException">An option is out of range.</exception>
     /// <exception cref="EngineException">The model cannot be loaded.</exception>
-    public static LoadedModel Load(string path, LanguageModelOptions options)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static LoadedModel Load(string path, LanguageModelOptions options, CancellationToken cancellationToken)
     {
         UsageException.Check(options.Validate);
         long start = Stopwatch.GetTimestamp();
-        LanguageModel model = Console.IsErrorRedirected ? LanguageModel.Load(path, options) : LoadWithProgress(path, options);
+        LanguageModel model = Console.IsErrorRedirected
+            ? LanguageModel.Load(path, options, cancellationToken)
+            : LoadWithProgress(path, options, cancellationToken);
         return new LoadedModel(model, Stopwatch.GetElapsedTime(start));
     }
 
     public void Dispose() => Model.Dispose();
 
-    private static LanguageModel LoadWithProgress(string path, LanguageModelOptions options) =>
+    private static LanguageModel LoadWithProgress(string path, LanguageModelOptions options, CancellationToken cancellationToken) =>
         Terminal.Error.Progress().AutoClear(true).HideCompleted(true).Start(context =>
         {
             ProgressTask task = context.AddTask($"loading {Markup.Escape(Path.GetFileName(path))}", maxValue: 1);
-            return LanguageModel.Load(path, options with { Progress = new Report(task) });
+            return LanguageModel.Load(path, options with { Progress = new Report(task) }, cancellationToken);
         });
 
     /// <summary>Unlike <see cref="Progress{T}"/>, on the calling thread: loading is done when the last report is.</summary>

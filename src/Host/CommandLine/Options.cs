@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Globalization;
+using System.Numerics;
 using Engine;
 using Engine.Execution;
 
@@ -19,19 +20,16 @@ internal static class Options
         HelpName = "PATH",
     };
 
-    public static Option<int?> Threads() =>
-        new("--threads", "-t") { Description = "Threads; without it one per processor.", HelpName = "T" };
+    public static Option<int?> Threads() => OptionalNumber<int>("--threads", "Threads; without it one per processor.", "T", "-t");
 
-    public static Option<int?> ContextLength() => new("--context", "-c", "--context-length")
-    {
-        Description = "The longest sequence in tokens; without it what the model was made for.",
-        HelpName = "N",
-    };
+    public static Option<int?> ContextLength() => OptionalNumber<int>(
+        "--context", "The longest sequence in tokens; without it what the model was made for.", "N", "-c", "--context-length");
 
     public static Option<KvFormat> Kv(KvFormat byDefault) => new("--kv", "--kv-format")
     {
         Description = "How keys and values are stored.",
         DefaultValueFactory = _ => byDefault,
+        CustomParser = ParseName<KvFormat>,
     };
 
     /// <summary>How activations meet BF16 weights, by the names in <see cref="activationPrecisions"/>.</summary>
@@ -71,7 +69,7 @@ internal static class Options
     /// <summary>An integer option with a smallest value.</summary>
     public static Option<int> Count(string name, string description, int byDefault, int atLeast, params string[] aliases)
     {
-        Option<int> option = new(name, aliases) { Description = description, DefaultValueFactory = _ => byDefault, HelpName = "N" };
+        Option<int> option = Number(name, description, byDefault, "N", aliases);
         option.Validators.Add(result => RequireAtLeast(result, name, atLeast));
         return option;
     }
@@ -79,10 +77,29 @@ internal static class Options
     /// <summary>An integer option with a smallest value that may be absent.</summary>
     public static Option<int?> OptionalCount(string name, string description, int atLeast, params string[] aliases)
     {
-        Option<int?> option = new(name, aliases) { Description = description, HelpName = "N" };
+        Option<int?> option = OptionalNumber<int>(name, description, "N", aliases);
         option.Validators.Add(result => RequireAtLeast(result, name, atLeast));
         return option;
     }
+
+    /// <summary>A number.</summary>
+    public static Option<T> Number<T>(string name, string description, T byDefault, string helpName, params string[] aliases)
+        where T : struct, INumber<T>, IMinMaxValue<T> => new(name, aliases)
+        {
+            Description = description,
+            HelpName = helpName,
+            DefaultValueFactory = _ => byDefault,
+            CustomParser = static result => ParseNumber<T>(result) ?? default,
+        };
+
+    /// <summary>A number that may be absent.</summary>
+    public static Option<T?> OptionalNumber<T>(string name, string description, string helpName, params string[] aliases)
+        where T : struct, INumber<T>, IMinMaxValue<T> => new(name, aliases)
+        {
+            Description = description,
+            HelpName = helpName,
+            CustomParser = ParseNumber<T>,
+        };
 
     /// <summary>The integers given, or null where the option is absent (the parser's own answer is then an empty array).</summary>
     public static int[]? GetIds(this ParseResult parse, Option<int[]?> option) =>
@@ -96,6 +113,35 @@ internal static class Options
         }
     }
 
+    private static T? ParseNumber<T>(ArgumentResult result)
+        where T : struct, INumber<T>, IMinMaxValue<T>
+    {
+        string text = result.Tokens[0].Value;
+        if (T.TryParse(text, CultureInfo.InvariantCulture, out T value))
+        {
+            return value;
+        }
+        bool halves = !T.IsInteger(T.One / (T.One + T.One));
+        string expected = halves ? "a number" : $"a whole number from {T.MinValue} to {T.MaxValue}";
+        result.AddError($"{Name(result)}: expected {expected}, found '{text}'");
+        return null;
+    }
+
+    private static T ParseName<T>(ArgumentResult result)
+        where T : struct, Enum
+    {
+        string text = result.Tokens[0].Value;
+        // Names only: the library's parser would take numbers too.
+        if (Enum.GetNames<T>().Contains(text, StringComparer.OrdinalIgnoreCase))
+        {
+            return Enum.Parse<T>(text, ignoreCase: true);
+        }
+        result.AddError($"{Name(result)}: expected one of {string.Join(", ", Enum.GetNames<T>())}, found '{text}'");
+        return default;
+    }
+
+    private static string? Name(ArgumentResult result) => (result.Parent as OptionResult)?.Option.Name;
+
     private static int[]? ParseIds(ArgumentResult result)
     {
         string text = result.Tokens.Count == 0 ? "" : result.Tokens[0].Value;
@@ -105,7 +151,7 @@ internal static class Options
         {
             if (!int.TryParse(parts[i], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out ids[i]))
             {
-                result.AddError($"{(result.Parent as OptionResult)?.Option.Name}: expected integers with commas between, found '{text}'");
+                result.AddError($"{Name(result)}: expected integers with commas between, found '{text}'");
                 return null;
             }
         }

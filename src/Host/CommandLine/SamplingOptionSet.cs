@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Globalization;
+using System.Numerics;
 using Engine.Sampling;
 
 namespace Host.CommandLine;
@@ -44,11 +45,8 @@ internal sealed class SamplingOptionSet
         Arity = ArgumentArity.ZeroOrMore,
     };
 
-    private readonly Option<ulong?> seed = new("--seed", "-s")
-    {
-        Description = "Same seed, same text; without it a random one.",
-        HelpName = "S",
-    };
+    private readonly Option<ulong?> seed =
+        Options.OptionalNumber<ulong>("--seed", "Same seed, same text; without it a random one.", "S", "-s");
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
@@ -88,12 +86,8 @@ internal sealed class SamplingOptionSet
         return options;
     }
 
-    private static Option<T> Number<T>(string name, string description, T byDefault) => new(name)
-    {
-        Description = description,
-        HelpName = "X",
-        DefaultValueFactory = _ => byDefault,
-    };
+    private static Option<T> Number<T>(string name, string description, T byDefault)
+        where T : struct, INumber<T>, IMinMaxValue<T> => Options.Number(name, description, byDefault, "X");
 
     private static KeyValuePair<int, float>[] ParseBias(ArgumentResult result)
     {

@@ -42,10 +42,20 @@ internal static class Terminal
 
     /// <summary>Writes the one line of a failure.</summary>
     public static void WriteError(string message) =>
-        Console.Error.WriteLine($"error: {string.Join(' ', message.Split(['\r', '\n'], SplitOptions))}");
+        Say(() => Console.Error.WriteLine($"error: {string.Join(' ', message.Split(['\r', '\n'], SplitOptions))}"));
 
     /// <summary>Writes a remark for people.</summary>
-    public static void Note(string text) => Error.MarkupLineInterpolated($"[grey]{text}[/]");
+    public static void Note(string text) => Say(() => Error.MarkupLineInterpolated($"[grey]{text}[/]"));
+
+    /// <summary>Ends the process at once, with a visible cursor: a progress bar hides it.</summary>
+    public static void Leave(int exitCode)
+    {
+        if (!Console.IsErrorRedirected)
+        {
+            Say(Error.Cursor.Show);
+        }
+        Environment.Exit(exitCode);
+    }
 
     /// <summary>All of standard input as text.</summary>
     /// <exception cref="EngineException">It is not UTF-8.</exception>
@@ -72,6 +82,18 @@ internal static class Terminal
     }
 
     private const StringSplitOptions SplitOptions = StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries;
+
+    /// <summary>Writes to standard error; where that is closed or full there is nobody to tell, and the result still counts.</summary>
+    private static void Say(Action write)
+    {
+        try
+        {
+            write();
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+        }
+    }
 
     private static string DecodeUtf8(byte[] bytes, string origin)
     {

@@ -54,7 +54,7 @@ internal sealed class BenchCommand
         }
         if (parse.GetValue(synthetic) is { } shape)
         {
-            return SyntheticFile.Write(shape, parse.GetValue(output)!, parse.GetValue(json));
+            return SyntheticFile.Write(shape, parse.GetValue(output)!, parse.GetValue(json), cancellationToken);
         }
         BenchResult result = await MeasureAsync(parse, cancellationToken).ConfigureAwait(false);
         if (parse.GetValue(json))
@@ -87,7 +87,7 @@ internal sealed class BenchCommand
                 KvFormat = parse.GetValue(kv),
                 ActivationPrecision = parse.GetValue(activations),
             };
-            using LoadedModel loaded = LoadedModel.Load(path, options);
+            using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken);
             description ??= BenchModel.Describe(path, loaded.Model);
             runs.Add(await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
         }
@@ -107,8 +107,10 @@ internal sealed class BenchCommand
     {
         LanguageModel languageModel = loaded.Model;
         int promptTokens = parse.GetValue(prompt) ?? Math.Min(DefaultPrompt, languageModel.ContextLength);
-        int generated = parse.GetValue(tokens) ?? Math.Min(DefaultGeneration, languageModel.ContextLength - 2);
-        if (Math.Max(promptTokens, generated + 2) > languageModel.ContextLength)
+        // A generation is one token to begin with, one that is not timed, and those that are.
+        int room = Math.Max(0, languageModel.ContextLength - 2);
+        int generated = parse.GetValue(tokens) ?? Math.Min(DefaultGeneration, room);
+        if (promptTokens > languageModel.ContextLength || generated > room)
         {
             throw new EngineException(
                 $"{promptTokens} prompt tokens or {generated} generated ones do not fit the context of {languageModel.ContextLength}");

@@ -45,18 +45,18 @@ internal sealed class ChatCommand(Interrupts interrupts)
     {
         GenerationRequest template = new() { MaxTokens = parse.GetValue(tokens), Sampling = sampling.Read(parse) };
         bool asJson = parse.GetValue(json), interactive = !Console.IsInputRedirected;
-        using LoadedModel loaded = model.Load(parse);
+        using LoadedModel loaded = model.Load(parse, interrupts.Token);
         ChatLoop loop = new(loaded.Model, template, parse.GetValue(system), quiet: asJson);
         interrupts.Intercept = () =>
         {
             if (!loop.StopReply())
             {
                 // Reading a line cannot be cancelled, so there is nobody who could leave in order.
-                Environment.Exit(ExitCode.Interrupted);
+                Terminal.Leave(ExitCode.Interrupted);
             }
             return true;
         };
-        using StreamReader piped = new(Console.OpenStandardInput(), Encoding.UTF8);
+        using StreamReader piped = new(Console.OpenStandardInput(), new UTF8Encoding(false, throwOnInvalidBytes: true));
         await loop.RunAsync(interactive ? Console.In : piped, interactive).ConfigureAwait(false);
         if (asJson)
         {

@@ -32,11 +32,11 @@ internal sealed class ConvertCommand
     private Command ToCommand()
     {
         Command command = new("convert", "Write a checkpoint as GGUF in another format.") { model, output, format, json };
-        command.SetAction(Run);
+        command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
         return command;
     }
 
-    private int Run(ParseResult parse)
+    private int Run(ParseResult parse, CancellationToken cancellationToken)
     {
         QuantizationRecipe recipe = Recipe(parse.GetValue(format)!, "--format");
         string source = DefaultModel.Resolve(parse.GetValue(model)), target = parse.GetValue(output)!;
@@ -46,7 +46,7 @@ internal sealed class ConvertCommand
         }
         using (Checkpoint checkpoint = CheckpointFile.Open(source))
         {
-            GgufConverter.Convert(checkpoint, target, recipe);
+            GgufConverter.Convert(checkpoint, target, recipe, cancellationToken);
         }
         ConvertResult result = new(source, target, recipe.Name, new FileInfo(target).Length);
         if (parse.GetValue(json))

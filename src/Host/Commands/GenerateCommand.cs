@@ -46,7 +46,7 @@ internal sealed class GenerateCommand
     private async Task<int> RunAsync(ParseResult parse, CancellationToken cancellationToken)
     {
         GenerationRequest request = Request(parse);
-        using LoadedModel loaded = model.Load(parse);
+        using LoadedModel loaded = model.Load(parse, cancellationToken);
         LanguageModel languageModel = loaded.Model;
         if (request.Prompt is not null && languageModel.HasTokenizer)
         {

@@ -53,7 +53,7 @@ internal sealed class InspectCommand
         using Checkpoint checkpoint = CheckpointFile.Open(DefaultModel.Resolve(parse.GetValue(model)));
         if (parse.GetValue(dump) is { } name)
         {
-            Dump(checkpoint, name, parse.GetValue(output)!, parse.GetValue(json));
+            Dump(checkpoint, name, parse.GetValue(output)!, parse.GetValue(json), cancellationToken);
             return ExitCode.Success;
         }
         InspectResult result = Inspect(checkpoint, !parse.GetValue(noScan), cancellationToken);
@@ -82,10 +82,10 @@ internal sealed class InspectCommand
         });
     }
 
-    private static void Dump(Checkpoint checkpoint, string name, string path, bool asJson)
+    private static void Dump(Checkpoint checkpoint, string name, string path, bool asJson, CancellationToken cancellationToken)
     {
         TensorView tensor = Find(checkpoint, name);
-        SafetensorsWriter.Write(path, [TensorSource.Convert(tensor, DType.F32)]);
+        SafetensorsWriter.Write(path, [TensorSource.Convert(tensor, DType.F32)], cancellationToken: cancellationToken);
         if (asJson)
         {
             Terminal.WriteJson(new DumpResult(tensor.Name, tensor.DType.Info().Name, tensor.Shape, path), HostJson.Default.DumpResult);

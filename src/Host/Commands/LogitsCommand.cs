@@ -33,7 +33,7 @@ internal sealed class LogitsCommand
     {
         int[] prompt = parse.GetIds(ids)!;
         int[] next = parse.GetIds(decode) ?? [];
-        using LoadedModel loaded = model.Load(parse);
+        using LoadedModel loaded = model.Load(parse, cancellationToken);
         using LogitsSession session = loaded.Model.CreateLogitsSession();
 
         float[][] prefill = new float[prompt.Length][];

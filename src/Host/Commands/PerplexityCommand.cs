@@ -48,7 +48,7 @@ internal sealed class PerplexityCommand
             ActivationPrecision = parse.GetValue(activations),
             ContextLength = parse.GetValue(context),
         };
-        using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options);
+        using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options, cancellationToken);
         int length = parse.GetValue(context) ?? Math.Min(DefaultContext, loaded.Model.ContextLength);
 
         Tokenizer tokenizer = loaded.Model.Tokenizer;

@@ -10,16 +10,16 @@ internal static class SyntheticFile
 {
     private const int Seed = 1;
 
-    public static int Write(string description, string path, bool asJson)
+    public static int Write(string description, string path, bool asJson, CancellationToken cancellationToken)
     {
-        if (description.Split(':') is not [{ } shapeName,
-            { } formatName] || !SyntheticShape.Presets.TryGetValue(shapeName, out SyntheticShape? shape))
+        if (description.Split(':') is not [{ } shapeName, { } formatName]
+            || !SyntheticShape.Presets.TryGetValue(shapeName, out SyntheticShape? shape))
         {
             string shapes = string.Join(", ", SyntheticShape.Presets.Keys.Order(StringComparer.Ordinal));
             throw new UsageException($"--synthetic: expected SHAPE:FORMAT with a shape of {shapes}, found '{description}'");
         }
         QuantizationRecipe recipe = ConvertCommand.Recipe(formatName, "--synthetic");
-        SyntheticModel.WriteGguf(path, shape, recipe, Seed);
+        SyntheticModel.WriteGguf(path, shape, recipe, Seed, cancellationToken);
         SyntheticResult result = new(path, shapeName, recipe.Name, new FileInfo(path).Length);
         if (asJson)
         {

@@ -1,4 +1,5 @@
 using System.Security.Cryptography;
+using Engine;
 using Engine.Checkpoints;
 
 namespace Host.Inspection;
@@ -16,6 +17,16 @@ internal sealed record TensorScan(long Zeros, long ZeroRows, bool TwoOfFour, IRe
     /// <summary>Reads a tensor once, a row at a time.</summary>
     public static TensorScan Of(TensorView tensor, CancellationToken cancellationToken)
     {
+        if (tensor.ElementCount == 0)
+        {
+            // A dimension of zero says nothing about the others, which may be too large for anything.
+            return new TensorScan(0, 0, false, []);
+        }
+        if (tensor.Columns > Array.MaxLength)
+        {
+            throw new EngineException($"rows of {tensor.Columns} elements do not fit in an array (--no-scan leaves the data alone)",
+                item: tensor.Name);
+        }
         long rowsPerSlice = tensor.Shape.Length > 2 ? tensor.Rows / tensor.Shape[0] : tensor.Rows;
         float[] values = new float[tensor.Columns];
         long zeros = 0, zeroRows = 0;
@@ -41,7 +52,7 @@ internal sealed record TensorScan(long Zeros, long ZeroRows, bool TwoOfFour, IRe
             }
         }
         tensor.Evict();
-        // An empty or all-zero tensor follows every pattern; that says nothing.
+        // An all-zero tensor follows every pattern; that says nothing.
         return new TensorScan(zeros, zeroRows, twoOfFour && zeros < tensor.ElementCount, digests);
     }
 

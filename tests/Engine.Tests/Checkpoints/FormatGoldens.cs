@@ -11,13 +11,3 @@ internal static class FormatGoldens
 
     public static JsonObject Case(string name) => (JsonObject)JsonNode.Parse(File.ReadAllText(PathOf(name, "case.json")))!;
 }
-
-/// <summary>A folder that is deleted at the end of a test.</summary>
-internal sealed class TemporaryFolder : IDisposable
-{
-    public string Path { get; } = Directory.CreateTempSubdirectory("engine-tests-").FullName;
-
-    public string File(string name) => System.IO.Path.Combine(Path, name);
-
-    public void Dispose() => Directory.Delete(Path, recursive: true);
-}

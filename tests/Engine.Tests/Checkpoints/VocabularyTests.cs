@@ -133,6 +133,13 @@ public sealed class VocabularyTests : IDisposable
         SafetensorsWriter.WriteFolder(folder.Path, [TensorSource.FromValues("a", [1], [1f])]);
         using (Checkpoint model = CheckpointFile.Open(folder.Path))
             Assert.Contains("config.json", Assert.Throws<EngineException>(() => model.Config).Message, StringComparison.Ordinal);
+        byte[][] notText = [[.. "{\"a\":\""u8, 0xFF, .. "\"}"u8], [.. "{\""u8, 0xC0, .. "\":1}"u8], [.. "{\"\\ud800\":1}"u8]];
+        foreach (byte[] config in notText)
+        {
+            File.WriteAllBytes(folder.File("config.json"), config);
+            EngineException exception = Assert.Throws<EngineException>(() => CheckpointFile.Open(folder.Path));
+            Assert.EndsWith("config.json", exception.File, StringComparison.Ordinal);
+        }
         foreach (string config in new[] { "[]", "{\"a\":1,\"a\":2}", "nonsense", """{"quantization_config":{"quant_method":"gptq"}}""" })
         {
             File.WriteAllText(folder.File("config.json"), config);

@@ -104,6 +104,38 @@ public sealed class WriterTests : IDisposable
         Assert.Equal("old", File.ReadAllText(path));
         Assert.Single(Directory.GetFiles(folder.Path));
         Assert.Throws<EngineException>(() => GgufWriter.Write(Path.Combine(folder.Path, "missing", "m.gguf"), [], []));
+        Assert.Throws<EngineException>(() => SafetensorsWriter.WriteFolder(Path.Combine(path, "below-a-file"), []));
+    }
+
+    [Fact]
+    public void Cancelling_leaves_the_old_file_and_nothing_else()
+    {
+        string path = folder.File("model.gguf");
+        File.WriteAllText(path, "old");
+        using var cancel = new CancellationTokenSource();
+        var cancelling = new TensorSource("a", DType.F32, [1], stream =>
+        {
+            cancel.Cancel();
+            stream.Write(new byte[sizeof(float)]);
+        });
+        Assert.Throws<OperationCanceledException>(() => GgufWriter.Write(path, [], [cancelling], cancellationToken: cancel.Token));
+        Assert.Throws<OperationCanceledException>(() => SafetensorsWriter.Write(path, [cancelling], cancellationToken: cancel.Token));
+        Assert.Equal("old", File.ReadAllText(path));
+        Assert.Single(Directory.GetFiles(folder.Path));
+    }
+
+    [Theory]
+    [InlineData(0L, 3L, 4L)]
+    [InlineData(0L, 1L << 40)]
+    [InlineData(1L << 40, 0L)]
+    public void A_tensor_without_elements_is_converted(params long[] shape)
+    {
+        using var model = new MemoryCheckpoint();
+        string path = folder.File("empty.safetensors");
+        SafetensorsWriter.Write(path, [TensorSource.Convert(model.Add("a", DType.BF16, shape, []), DType.F32)]);
+        using Checkpoint written = CheckpointFile.Open(path);
+        Assert.Equal(shape, written["a"].Shape);
+        Assert.Equal(0, written["a"].ByteLength);
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using System.Text;
+using Engine.Execution;
 using Engine.Generation;
 using Engine.Sampling;
 
@@ -98,6 +99,23 @@ public sealed class LanguageModelTests : IDisposable
     }
 
     [Fact]
+    public void Cancelling_a_load_leaves_nothing_open()
+    {
+        using CancellationTokenSource cancel = new();
+        int reports = 0;
+        LanguageModelOptions options = new()
+        {
+            Progress = new Report(_ =>
+            {
+                reports++;
+                cancel.Cancel();
+            }),
+        };
+        Assert.Throws<OperationCanceledException>(() => LanguageModel.Load(ModelHarness.ShippedModel, options, cancel.Token));
+        Assert.Equal(1, reports);
+    }
+
+    [Fact]
     public async Task Leaving_the_loop_early_frees_the_pages_for_the_next()
     {
         using LanguageModel small = LanguageModel.Load(
@@ -173,6 +191,7 @@ public sealed class LanguageModelTests : IDisposable
         Refused("no tokens", new GenerationRequest { PromptIds = [] });
         Refused("context", new GenerationRequest { PromptIds = [.. Enumerable.Repeat(1, model.ContextLength)] });
         Refused("at least 1", new GenerationRequest { Prompt = "a", MaxTokens = 0 });
+        Refused("stop string 1", new GenerationRequest { Prompt = "a", Stop = ["b", ""] });
         Refused("Temperature", new GenerationRequest { Prompt = "a", Sampling = new SamplingOptions { Temperature = -1 } });
         Refused("TopP", new GenerationRequest { Prompt = "a", Sampling = new SamplingOptions { TopP = 2 } });
 
@@ -202,6 +221,11 @@ public sealed class LanguageModelTests : IDisposable
             actual = pieces.Feed(id);
         }
         Assert.Equal(expected, actual);
+    }
+
+    private sealed class Report(Action<LoadProgress> told) : IProgress<LoadProgress>
+    {
+        void IProgress<LoadProgress>.Report(LoadProgress value) => told(value);
     }
 
     private static GenerationRequest Request(string prompt, ulong seed, int maxTokens, float temperature = 0.8f) => new()

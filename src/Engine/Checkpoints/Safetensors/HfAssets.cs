@@ -69,25 +69,14 @@ internal sealed class HfAssets(string folder)
             throw new EngineException("the file is missing", path);
         try
         {
-            RequireText(json);
+            JsonText.RequireUnicode(json);
             var options = new JsonDocumentOptions { AllowDuplicateProperties = false, MaxDepth = 64 };
             return JsonNode.Parse(json.AsSpan(), documentOptions: options) as JsonObject
                 ?? throw new EngineException("expected a JSON object", path);
         }
-        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
+        catch (JsonException exception)
         {
             throw new EngineException($"the file is not valid JSON: {exception.Message}", path, inner: exception);
-        }
-    }
-
-    /// <summary>Unescapes every string once: a lone surrogate would otherwise surface wherever the string is first used.</summary>
-    private static void RequireText(ReadOnlySpan<byte> json)
-    {
-        var reader = new Utf8JsonReader(json);
-        while (reader.Read())
-        {
-            if (reader.ValueIsEscaped)
-                _ = reader.GetString();
         }
     }
 }

@@ -7,13 +7,17 @@ internal static class AtomicFile
     private const int BufferBytes = 1 << 20;
 
     /// <summary>Writes a file.</summary>
+    /// <param name="path">The file; replaced if it exists.</param>
+    /// <param name="write">Writes its content.</param>
+    /// <param name="cancellationToken">Looked at before each piece of the content; when cancelled nothing is left behind.</param>
     /// <exception cref="EngineException">The folder is missing, the disk is full, or the like.</exception>
-    public static void Write(string path, Action<Stream> write)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static void Write(string path, Action<Stream> write, CancellationToken cancellationToken = default)
     {
         string temporary = $"{path}.{Guid.NewGuid():N}.tmp";
         try
         {
-            using (var stream = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write, FileShare.None, BufferBytes))
+            using (var stream = new CancellableFile(temporary, cancellationToken))
             {
                 write(stream);
                 stream.Flush(flushToDisk: true);
@@ -23,9 +27,36 @@ internal static class AtomicFile
         catch (Exception exception)
         {
             Delete(temporary);
-            if (exception is IOException or UnauthorizedAccessException or NotSupportedException)
+            if (IsRefusal(exception))
                 throw new EngineException($"the file cannot be written: {exception.Message}", path, inner: exception);
             throw;
+        }
+    }
+
+    /// <summary>Makes a folder, and those above it, where they are missing.</summary>
+    /// <exception cref="EngineException">It cannot be made.</exception>
+    public static void CreateFolder(string path)
+    {
+        try
+        {
+            Directory.CreateDirectory(path);
+        }
+        catch (Exception exception) when (IsRefusal(exception))
+        {
+            throw new EngineException($"the folder cannot be made: {exception.Message}", path, inner: exception);
+        }
+    }
+
+    private static bool IsRefusal(Exception exception) =>
+        exception is IOException or UnauthorizedAccessException or NotSupportedException;
+
+    private sealed class CancellableFile(string path, CancellationToken cancellationToken)
+        : FileStream(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, BufferBytes)
+    {
+        public override void Write(ReadOnlySpan<byte> buffer)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            base.Write(buffer);
         }
     }
 

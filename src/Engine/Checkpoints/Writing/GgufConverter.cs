@@ -18,18 +18,20 @@ public static class GgufConverter
     /// </param>
     /// <param name="path">The file; replaced if it exists.</param>
     /// <param name="recipe">What each tensor is stored as.</param>
+    /// <param name="cancellationToken">Ends the conversion; nothing is left behind.</param>
     /// <exception cref="EngineException">The family, a tensor or the tokenizer cannot be expressed in GGUF, or a value is not
     /// finite.</exception>
-    public static void Convert(Checkpoint source, string path, QuantizationRecipe recipe)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static void Convert(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken = default)
     {
         Checkpoint raw = source is GgufVocabulary vocabulary ? vocabulary.Source : source;
         if (raw.Metadata.ContainsKey(GgufVocabulary.ArchitectureKey))
-            Requantize(raw, path, recipe);
+            Requantize(raw, path, recipe, cancellationToken);
         else
-            Translate(raw, path, recipe);
+            Translate(raw, path, recipe, cancellationToken);
     }
 
-    private static void Requantize(Checkpoint source, string path, QuantizationRecipe recipe)
+    private static void Requantize(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
         string architecture = source.Metadata.GetString(GgufVocabulary.ArchitectureKey, source.Path)!;
         int layers = (int)(source.Metadata.GetInteger($"{architecture}.block_count", source.Path) ?? 0);
@@ -41,10 +43,10 @@ public static class GgufConverter
         {
             TensorView tensor = source[name];
             return TensorSource.Convert(tensor, recipe.For(name, tensor.Shape, layers, tied));
-        })]);
+        })], cancellationToken: cancellationToken);
     }
 
-    private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe)
+    private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
         var config = new HfConfig(source);
         GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.ModelTypes.Contains(config.ModelType))
@@ -66,7 +68,8 @@ public static class GgufConverter
         GgufWriter.Write(
             path,
             [.. config.Metadata(architecture), .. FileType(recipe), .. TokenizerMetadata.From(source, config.VocabularySize)],
-            tensors);
+            tensors,
+            cancellationToken: cancellationToken);
     }
 
     private static TensorSource Translate(

@@ -22,12 +22,15 @@ public static class GgufWriter
     /// </param>
     /// <param name="tensors">The tensors in file order; shapes are outermost first, as everywhere here.</param>
     /// <param name="alignment">Alignment of every tensor's data, a power of two.</param>
+    /// <param name="cancellationToken">Ends the writing; nothing is left behind.</param>
     /// <exception cref="EngineException">A name or value cannot be stored in GGUF, or writing fails.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
     public static void Write(
         string path,
         IEnumerable<KeyValuePair<string, object>> metadata,
         IReadOnlyList<TensorSource> tensors,
-        uint alignment = GgufPart.DefaultAlignment)
+        uint alignment = GgufPart.DefaultAlignment,
+        CancellationToken cancellationToken = default)
     {
         if (!BitOperations.IsPow2(alignment))
             throw new ArgumentOutOfRangeException(nameof(alignment), alignment, "expected a power of two");
@@ -62,7 +65,7 @@ public static class GgufWriter
             }
             // llama.cpp's own reader wants the padding after the last tensor too.
             Pad(stream, alignment);
-        });
+        }, cancellationToken);
     }
 
     private static void Check(string path, List<KeyValuePair<string, object>> metadata, IReadOnlyList<TensorSource> tensors)

@@ -19,8 +19,14 @@ public static class SafetensorsWriter
     /// <param name="path">The file; replaced if it exists.</param>
     /// <param name="tensors">The tensors in file order.</param>
     /// <param name="annotations">Strings for <c>__metadata__</c>, or null.</param>
+    /// <param name="cancellationToken">Ends the writing; nothing is left behind.</param>
     /// <exception cref="EngineException">A type has no safetensors name, a name occurs twice, or writing fails.</exception>
-    public static void Write(string path, IReadOnlyList<TensorSource> tensors, IReadOnlyDictionary<string, string>? annotations = null)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static void Write(
+        string path,
+        IReadOnlyList<TensorSource> tensors,
+        IReadOnlyDictionary<string, string>? annotations = null,
+        CancellationToken cancellationToken = default)
     {
         byte[] header = Header(path, tensors, annotations);
         AtomicFile.Write(path, stream =>
@@ -37,7 +43,7 @@ public static class SafetensorsWriter
                     throw new InvalidOperationException(
                         $"{tensor.Name} wrote {stream.Position - start} bytes instead of {tensor.ByteLength}");
             }
-        });
+        }, cancellationToken);
     }
 
     /// <summary>
@@ -57,7 +63,7 @@ public static class SafetensorsWriter
         long shardBytes = DefaultShardBytes)
     {
         List<List<TensorSource>> shards = Divide(tensors, shardBytes);
-        Directory.CreateDirectory(folder);
+        AtomicFile.CreateFolder(folder);
         string index = Path.Combine(folder, HfFolder.IndexName);
         if (shards.Count == 1)
         {

@@ -54,8 +54,11 @@ public static class SyntheticModel
     /// <param name="shape">What to write.</param>
     /// <param name="recipe">How to store it.</param>
     /// <param name="seed">The same seed gives the same file.</param>
+    /// <param name="cancellationToken">Ends the writing; nothing is left behind.</param>
     /// <exception cref="EngineException">Writing fails.</exception>
-    public static void WriteGguf(string path, SyntheticShape shape, QuantizationRecipe recipe, int seed)
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public static void WriteGguf(
+        string path, SyntheticShape shape, QuantizationRecipe recipe, int seed, CancellationToken cancellationToken = default)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(shape.Vocabulary, 256 + 2 + SpecialTokens);
         var tiles = new Dictionary<(DType, int), byte[]>();
@@ -86,7 +89,7 @@ public static class SyntheticModel
         Ones("output_norm.weight", shape.Hidden);
         if (!shape.Tied)
             Matrix("output.weight", shape.Vocabulary, shape.Hidden);
-        GgufWriter.Write(path, [.. Metadata(shape, recipe), .. Tokenizer(shape)], tensors);
+        GgufWriter.Write(path, [.. Metadata(shape, recipe), .. Tokenizer(shape)], tensors, cancellationToken: cancellationToken);
     }
 
     private static List<KeyValuePair<string, object>> Metadata(SyntheticShape shape, QuantizationRecipe recipe)

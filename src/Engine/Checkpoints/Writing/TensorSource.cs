@@ -55,8 +55,15 @@ public sealed record TensorSource(string Name, DType DType, long[] Shape, Action
 
     private static void Encode(TensorView tensor, DType dtype, Func<long, long> rowOrder, Stream stream)
     {
-        int columns = checked((int)tensor.Columns), rowBytes = checked((int)dtype.RowBytes(columns));
-        int chunkRows = (int)Math.Clamp(ChunkElements / Math.Max(columns, 1), 1, Math.Max(tensor.Rows, 1));
+        if (tensor.ElementCount == 0)
+        {
+            // A dimension of zero says nothing about the others, which may be too large for anything.
+            return;
+        }
+        if (tensor.Columns > Array.MaxLength || dtype.RowBytes(tensor.Columns) > Array.MaxLength)
+            throw new EngineException($"a row of {tensor.Columns} elements does not fit in an array", tensor.File(), tensor.Name);
+        int columns = (int)tensor.Columns, rowBytes = (int)dtype.RowBytes(columns);
+        int chunkRows = (int)Math.Clamp(ChunkElements / columns, 1, tensor.Rows);
         var encoded = new byte[(long)chunkRows * rowBytes];
         for (long first = 0; first < tensor.Rows; first += chunkRows)
         {

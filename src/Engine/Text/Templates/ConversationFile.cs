@@ -1,5 +1,7 @@
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Engine.Checkpoints;
 
 namespace Engine.Text.Templates;
 
@@ -11,17 +13,23 @@ public static class ConversationFile
 {
     private static readonly JsonDocumentOptions Lenient = new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true };
 
+    private static readonly JsonReaderOptions LenientReader = new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true };
+
     /// <summary>Reads a file.</summary>
     /// <exception cref="EngineException">The file cannot be read or is no conversation; names the field.</exception>
     public static ChatTemplateInput Read(string path)
     {
         try
         {
-            return Parse(File.ReadAllText(path), path);
+            return Parse(File.ReadAllText(path, new UTF8Encoding(false, throwOnInvalidBytes: true)), path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new EngineException($"the conversation cannot be read: {e.Message}", path, inner: e);
+        }
+        catch (DecoderFallbackException e)
+        {
+            throw new EngineException("the conversation is not UTF-8 text", path, inner: e);
         }
     }
 
@@ -36,6 +44,7 @@ public static class ConversationFile
         JsonNode? root;
         try
         {
+            JsonText.RequireUnicode(Encoding.UTF8.GetBytes(json), LenientReader);
             root = JsonNode.Parse(json, documentOptions: Lenient);
         }
         catch (JsonException e)

@@ -41,6 +41,8 @@ public sealed class ConversationFileTests
     [InlineData("""{"messages": [], "add_generation_prompt": "yes"}""", "add_generation_prompt", "found a string")]
     [InlineData("""[{"role": "user", "role": "user"}]""", null, "twice")]
     [InlineData("""{"messages": [], "messages": []}""", null, "twice")]
+    [InlineData("""[{"role": "user", "content": "\ud800"}]""", null, "not Unicode text")]
+    [InlineData("""[{"role": "user", "\ud800": 1}]""", null, "not Unicode text")]
     public void WhatIsWrongIsNamed(string json, string? item, string reason)
     {
         EngineException error = Assert.Throws<EngineException>(() => ConversationFile.Parse(json, "chat.json"));
@@ -54,5 +56,13 @@ public sealed class ConversationFileTests
     {
         string path = Path.Combine(AppContext.BaseDirectory, "no-such-conversation.json");
         Assert.Equal(path, Assert.Throws<EngineException>(() => ConversationFile.Read(path)).File);
+    }
+
+    [Fact]
+    public void AFileThatIsNotUtf8IsNamed()
+    {
+        using TemporaryFolder folder = new();
+        string path = folder.Write("latin1.json", [.. "[\""u8, 0xE9, .. "\"]"u8]);
+        Assert.Contains("UTF-8", Assert.Throws<EngineException>(() => ConversationFile.Read(path)).Message, StringComparison.Ordinal);
     }
 }

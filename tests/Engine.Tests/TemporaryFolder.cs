@@ -1,11 +1,12 @@
-namespace Host.Tests;
+namespace Engine.Tests;
 
 /// <summary>A folder that is gone after the test.</summary>
 internal sealed class TemporaryFolder : IDisposable
 {
-    private readonly string path = Directory.CreateTempSubdirectory("host-tests-").FullName;
+    public string Path { get; } = Directory.CreateTempSubdirectory("engine-tests-").FullName;
 
-    public string File(string name) => Path.Combine(path, name);
+    /// <summary>The path of a file in it, which need not exist.</summary>
+    public string File(string name) => System.IO.Path.Combine(Path, name);
 
     public string Write(string name, string content)
     {
@@ -19,5 +20,5 @@ internal sealed class TemporaryFolder : IDisposable
         return File(name);
     }
 
-    public void Dispose() => Directory.Delete(path, recursive: true);
+    public void Dispose() => Directory.Delete(Path, recursive: true);
 }
