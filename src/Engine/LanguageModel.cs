@@ -128,6 +128,8 @@ public sealed class LanguageModel : IDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         ObjectDisposedException.ThrowIf(disposed, this);
+        ArgumentNullException.ThrowIfNull(request.Sampling);
+        ArgumentNullException.ThrowIfNull(request.Stop);
         request.Sampling.Validate(Plan.VocabularySize);
         StopStrings.Check(request.Stop);
         int[] prompt = PromptIds(request);
@@ -177,7 +179,7 @@ public sealed class LanguageModel : IDisposable
         try
         {
             using CancellationTokenRegistration registration = cancellationToken.UnsafeRegister(
-                static state => ((ActiveGeneration)state!).Stream.Complete(new OperationCanceledException()), generation);
+                static (state, token) => ((ActiveGeneration)state!).Stream.Complete(new OperationCanceledException(token)), generation);
             while (await generation.Stream.WaitAsync().ConfigureAwait(false))
             {
                 while (generation.Stream.TryRead(out GeneratedToken token))
