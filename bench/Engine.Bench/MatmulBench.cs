@@ -4,6 +4,7 @@ using Engine.Checkpoints;
 using Engine.Cpu;
 using Engine.Cpu.Matmul;
 using Engine.Cpu.Matmul.Kernels;
+using Engine.Execution;
 using Engine.Plans;
 
 namespace Engine.Bench;
@@ -20,14 +21,19 @@ internal static unsafe class MatmulBench
     ];
 
     /// <summary>Runs the benchmark.</summary>
-    /// <param name="arguments">Names of formats, numbers of threads, or of an instruction set; nothing for all formats, 1 and 2 threads and the best.</param>
+    /// <param name="arguments">
+    /// Names of formats, numbers of threads, an instruction set, or the precision of activations for BF16; nothing for all formats, 1 and 2 threads
+    /// and the best instructions with float32.
+    /// </param>
     public static void Run(string[] arguments)
     {
         DType[] chosen = [.. formats.Where(format => arguments.Contains(format.ToString()))];
         int[] threads = [.. arguments.Where(static text => int.TryParse(text, out _)).Select(int.Parse)];
         string? named = Enum.GetNames<MatmulInstructions>().FirstOrDefault(name => arguments.Contains(name));
         MatmulInstructions? instructions = named is null ? null : Enum.Parse<MatmulInstructions>(named);
-        Console.WriteLine($"{instructions ?? MatmulInstructionSupport.Best}");
+        ActivationPrecision precision =
+            arguments.Contains(nameof(ActivationPrecision.BFloat16)) ? ActivationPrecision.BFloat16 : ActivationPrecision.Float32;
+        Console.WriteLine($"{instructions ?? MatmulInstructionSupport.Best}, activations for BF16 in {precision}");
         Console.WriteLine("format threads |  1 token GB/s (of probe) | 4 tokens GMAC/s | 512 × 896→4864  512 × 4864→896 GMAC/s | packed/file");
         foreach (DType format in chosen.Length == 0 ? formats : chosen)
         {
@@ -35,8 +41,9 @@ internal static unsafe class MatmulBench
             {
                 using var team = new ThreadTeam(count);
                 int hidden = 896 % format.Info().BlockElements == 0 ? 896 : 1024; // Formats with blocks of 256 do not fit the smaller model.
-                using Case head = new(format, hidden, 81920, team, instructions), up = new(format, hidden, 4864, team, instructions);
-                using Case down = new(format, 4864, hidden, team, instructions);
+                using Case head = new(format, hidden, 81920, team, instructions, precision);
+                using Case up = new(format, hidden, 4864, team, instructions, precision);
+                using Case down = new(format, 4864, hidden, team, instructions, precision);
                 double probe = MemoryBandwidth.Measure(team);
                 double read = head.FileBytes / head.Time(1) / 1e9;
                 probe = Math.Max(probe, MemoryBandwidth.Measure(team)) / 1e9;
@@ -56,14 +63,14 @@ internal static unsafe class MatmulBench
         private readonly float* input;
         private readonly float* output;
 
-        public Case(DType format, int inputs, int outputs, ThreadTeam team, MatmulInstructions? instructions)
+        public Case(DType format, int inputs, int outputs, ThreadTeam team, MatmulInstructions? instructions, ActivationPrecision precision)
         {
             this.team = team;
             using var checkpoint = new MemoryCheckpoint();
             checkpoint.Add("w", format, [outputs, inputs], RandomBlocks(format, (long)inputs * outputs));
             FileBytes = checkpoint["w"].ByteLength;
             Products = (double)inputs * outputs;
-            linear = PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team);
+            linear = PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team, precision);
             if (instructions is MatmulInstructions set)
             {
                 linear.Instructions = set;

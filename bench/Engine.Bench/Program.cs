@@ -17,7 +17,8 @@ switch (args.FirstOrDefault())
         return 0;
     default:
         Console.Error.WriteLine("""
-            matmul [formats] [threads] [instruction set]   rates of matrix products per format, beside the read bandwidth
+            matmul [formats] [threads] [instruction set] [BFloat16]
+                                                           rates of matrix products per format, beside the read bandwidth
             peers --host … --peer … --model …              this engine and llama.cpp or ik_llama.cpp, same files, in turn
             open FILE …                                    how long opening a checkpoint takes
             micro [--filter *]                             samplers, with BenchmarkDotNet

@@ -50,7 +50,7 @@ public sealed class LanguageModel : IDisposable
     /// <summary>The longest sequence in tokens.</summary>
     public int ContextLength { get; }
 
-    /// <summary>Device, instruction set and threads, for people.</summary>
+    /// <summary>Device, instruction set, threads and what is rounded, for people.</summary>
     public string BackendDescription => backend.Description;
 
     /// <summary>Bytes of packed weights.</summary>
@@ -99,11 +99,12 @@ public sealed class LanguageModel : IDisposable
             Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
             // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
-            IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads });
+            IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads, ActivationPrecision = options.ActivationPrecision });
             opened.Push(backend);
             cancellationToken.ThrowIfCancellationRequested();
             CancellableProgress progress = new(options.Progress, cancellationToken);
-            Executor executor = Executor.Load(plan, checkpoint, backend, Math.Min(options.MaxRowsPerStep, contextLength), progress);
+            Executor executor = Executor.Load(
+                plan, checkpoint, backend, RowsPerStep(plan, options, contextLength), progress, options.DepthSelection);
             opened.Push(executor);
             KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength), options.PageTokens);
             opened.Push(cache);
@@ -143,14 +144,16 @@ public sealed class LanguageModel : IDisposable
         {
             throw new EngineException($"expected at least 1, found {request.MaxTokens}", item: nameof(request.MaxTokens));
         }
-        return Stream(prompt, Math.Min(request.MaxTokens ?? room, room), request, cancellationToken);
+        return Stream(prompt, Math.Min(request.MaxTokens ?? room, room), request, StreamSet(request.Streams), cancellationToken);
     }
 
     /// <summary>Feeds tokens and reads logits, past sampling: for parity work, perplexity and scoring.</summary>
-    public LogitsSession CreateLogitsSession()
+    /// <param name="streams">Parallel streams, as in <see cref="GenerationRequest.Streams"/>.</param>
+    /// <exception cref="EngineException">There is no set of so many streams.</exception>
+    public LogitsSession CreateLogitsSession(int? streams = null)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
-        return new LogitsSession(executor, cache, loop, ContextLength);
+        return new LogitsSession(executor, cache, loop, ContextLength, StreamSet(streams));
     }
 
     /// <summary>Ends all generations and frees the model.</summary>
@@ -172,10 +175,10 @@ public sealed class LanguageModel : IDisposable
     }
 
     private async IAsyncEnumerable<GeneratedToken> Stream(
-        int[] prompt, int maxTokens, GenerationRequest request, [EnumeratorCancellation] CancellationToken cancellationToken)
+        int[] prompt, int maxTokens, GenerationRequest request, int streamSet, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        ActiveGeneration generation = loop.Submit(prompt, maxTokens, request);
+        ActiveGeneration generation = loop.Submit(prompt, maxTokens, request, streamSet);
         try
         {
             using CancellationTokenRegistration registration = cancellationToken.UnsafeRegister(
@@ -213,14 +216,16 @@ public sealed class LanguageModel : IDisposable
         return ids;
     }
 
-    /// <summary>Passes reports on, and ends the loading that makes them once it is cancelled.</summary>
-    private sealed class CancellableProgress(IProgress<LoadProgress>? inner, CancellationToken cancellationToken) : IProgress<LoadProgress>
+    /// <summary>The set with so many streams; the first where none is asked for.</summary>
+    private int StreamSet(int? streams)
     {
-        public void Report(LoadProgress value)
+        if (streams is null)
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            inner?.Report(value);
+            return 0;
         }
+        int[] counts = [.. Plan.Streams?.Sets.Select(static set => set.Count) ?? [1]];
+        int set = Array.IndexOf(counts, streams.Value);
+        return set >= 0 ? set : throw new EngineException($"expected one of {string.Join(", ", counts)}, found {streams}", Path, "streams");
     }
 
     internal static void CheckIds(ReadOnlySpan<int> ids, int vocabularySize)
@@ -243,9 +248,17 @@ public sealed class LanguageModel : IDisposable
                 $"expected at most {plan.ContextLength}, which the model was made for, found {context}", checkpoint.Path, "context length");
     }
 
+    /// <summary>A step must hold the streams of a token; with the official routing, a whole prompt.</summary>
+    private static int RowsPerStep(ModelPlan plan, LanguageModelOptions options, int contextLength) =>
+        plan.Layers.Recursion?.Router is not null && options.DepthSelection == DepthSelection.Official
+            ? contextLength
+            : Math.Max(Math.Min(options.MaxRowsPerStep, contextLength), LargestStreams(plan));
+
+    private static int LargestStreams(ModelPlan plan) => plan.Streams?.Sets.Max(static set => set.Count) ?? 1;
+
     private static int PageCount(ModelPlan plan, LanguageModelOptions options, int contextLength)
     {
-        int slots = plan.Layers.KvSlots.Length;
+        int slots = plan.Layers.KvSlots.Length * LargestStreams(plan);
         long pagesPerSlot = ((options.KvTokens ?? DefaultKvTokens(plan, contextLength)) + options.PageTokens - 1) / options.PageTokens;
         long pages = Math.Max(1, pagesPerSlot) * slots;
         return pages <= int.MaxValue ? (int)pages : throw new EngineException($"{pages} pages are more than can be numbered", item: nameof(options.KvTokens));
@@ -253,8 +266,18 @@ public sealed class LanguageModel : IDisposable
 
     private static long DefaultKvTokens(ModelPlan plan, int contextLength)
     {
-        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length;
+        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length * LargestStreams(plan);
         long affordable = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 4 / (elementsPerToken * sizeof(float));
         return Math.Clamp(affordable, Math.Min(contextLength, 4096), 4L * contextLength);
+    }
+
+    /// <summary>Passes reports on, and ends the loading that makes them once it is cancelled.</summary>
+    private sealed class CancellableProgress(IProgress<LoadProgress>? inner, CancellationToken cancellationToken) : IProgress<LoadProgress>
+    {
+        public void Report(LoadProgress value)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            inner?.Report(value);
+        }
     }
 }

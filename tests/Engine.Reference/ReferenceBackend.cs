@@ -26,12 +26,15 @@ public sealed class ReferenceActivations(int capacity, int width) : Activations(
 public sealed class ReferenceBackend : IBackend
 {
     private StepPlan? step;
+    private RowSet? selected;
     private ReferenceKv? kv;
 
     /// <inheritdoc/>
     public string Description => "reference (double precision)";
 
     private StepPlan Step => step ?? throw new InvalidOperationException("No step has begun.");
+
+    private RowSet Selected => selected ?? throw new InvalidOperationException("No rows are selected.");
 
     private ReferenceKv Kv => kv ?? throw new InvalidOperationException("No step has begun.");
 
@@ -47,6 +50,11 @@ public sealed class ReferenceBackend : IBackend
 
     /// <inheritdoc/>
     public DeviceWeights LoadRope(RopePlan plan, int contextLength) => new ReferenceRope(plan, contextLength);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadPrefixes(
+        IReadOnlyList<(StreamPrefixPlan Plan, int Streams, int Tokens)?> prefixes, KvSlotPlan shape, Checkpoint checkpoint) =>
+        new ReferencePrefixes(prefixes, shape, checkpoint);
 
     /// <inheritdoc/>
     public Activations Allocate(int capacity, int width) => new ReferenceActivations(capacity, width);
@@ -72,8 +80,12 @@ public sealed class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
+    public void SelectRows(RowSet rows) => selected = rows;
+
+    /// <inheritdoc/>
     public void EndStep()
     {
+        selected = null;
         step = null;
         kv = null;
     }
@@ -86,9 +98,9 @@ public sealed class ReferenceBackend : IBackend
         CheckStepRows(output);
         var token = new float[weights.HiddenSize];
         var position = new float[weights.HiddenSize];
-        for (int r = 0; r < Step.Rows.Length; r++)
+        for (int r = 0; r < Selected.Rows.Length; r++)
         {
-            Row row = Step.Rows[r];
+            Row row = Selected.Rows[r];
             if ((uint)row.Token >= (uint)weights.Tokens.Rows)
             {
                 throw new EngineException($"token {row.Token} is not in the vocabulary of {weights.Tokens.Rows}");
@@ -197,22 +209,26 @@ public sealed class ReferenceBackend : IBackend
         var rows = Check(qkv, attention.Qkv.Outputs);
         CheckStepRows(qkv);
         CheckSlot(attention, slot);
-        for (int r = 0; r < Step.Rows.Length; r++)
+        for (int r = 0; r < Selected.Rows.Length; r++)
         {
-            Row row = Step.Rows[r];
+            Row row = Selected.Rows[r];
             if (rope is ReferenceRope rotation)
             {
-                for (int head = 0; head < attention.Heads + attention.KvHeads; head++)
+                for (int head = 0; head < attention.Heads + (RunOf(r).WritesKv ? attention.KvHeads : 0); head++)
                 {
                     Rotate(rotation, row.Position, Head(rows, r, head, attention));
                 }
             }
+            if (!RunOf(r).WritesKv)
+            {
+                continue;
+            }
             int index = IndexInSlot(r, slot);
             for (int kvHead = 0; kvHead < attention.KvHeads; kvHead++)
             {
-                Append(Head(rows, r, attention.Heads + kvHead, attention), Stored(row.Track, slot, value: false, index, kvHead));
+                Append(Head(rows, r, attention.Heads + kvHead, attention), Stored(r, slot, value: false, index, kvHead));
                 Append(Head(rows, r, attention.Heads + attention.KvHeads + kvHead, attention),
-                    Stored(row.Track, slot, value: true, index, kvHead));
+                    Stored(r, slot, value: true, index, kvHead));
             }
         }
     }
@@ -237,44 +253,50 @@ public sealed class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
-    public void Attend(AttentionPlan attention, Activations qkv, int slot, Activations output)
+    public void Attend(AttentionPlan attention, Activations qkv, int slot, DeviceWeights? prefixes, Activations output)
     {
         var rows = Check(qkv, attention.Qkv.Outputs);
         var result = Check(output, attention.Heads * attention.HeadDim, qkv.Rows);
         CheckStepRows(qkv);
         CheckSlot(attention, slot);
         int queriesPerKvHead = attention.Heads / attention.KvHeads;
-        for (int r = 0; r < Step.Rows.Length; r++)
+        for (int r = 0; r < Selected.Rows.Length; r++)
         {
-            int track = Step.Rows[r].Track;
+            Track track = Step.Tracks[Selected.Rows[r].Track];
             int last = IndexInSlot(r, slot);
             int first = attention.SlidingWindow is int window ? Math.Max(0, last - window + 1) : 0;
-            var weights = new double[last - first + 1];
+            int prefixTokens = (prefixes as ReferencePrefixes)?.Tokens(track.StreamSet) ?? 0;
             for (int head = 0; head < attention.Heads; head++)
             {
+                // One softmax over the prefix and the tokens.
                 int kvHead = head / queriesPerKvHead;
                 Span<double> query = Head(rows, r, head, attention);
-                for (int t = first; t <= last; t++)
+                var weights = new double[prefixTokens + last - first + 1];
+                for (int t = 0; t < weights.Length; t++)
                 {
-                    Span<float> key = Stored(track, slot, value: false, t, kvHead);
+                    Span<float> key = Seen(t, value: false);
                     double dot = 0;
                     for (int i = 0; i < key.Length; i++)
                     {
                         dot += query[i] * key[i];
                     }
-                    weights[t - first] = attention.Scale * dot;
+                    weights[t] = attention.Scale * dot;
                 }
                 Softmax(weights);
                 Span<double> mixed = result.Row(r).Slice(head * attention.HeadDim, attention.HeadDim);
                 mixed.Clear();
-                for (int t = first; t <= last; t++)
+                for (int t = 0; t < weights.Length; t++)
                 {
-                    Span<float> value = Stored(track, slot, value: true, t, kvHead);
+                    Span<float> value = Seen(t, value: true);
                     for (int i = 0; i < value.Length; i++)
                     {
-                        mixed[i] += weights[t - first] * value[i];
+                        mixed[i] += weights[t] * value[i];
                     }
                 }
+
+                Span<float> Seen(int t, bool value) => t < prefixTokens
+                    ? ((ReferencePrefixes)prefixes!).Head(track.StreamSet, track.Stream, kvHead, t, value)
+                    : Stored(r, slot, value, first + t - prefixTokens, kvHead);
             }
         }
     }
@@ -310,7 +332,7 @@ public sealed class ReferenceBackend : IBackend
                 double x = source.Row(r)[i];
                 double y = activation switch
                 {
-                    Activation.SwiGlu => SpecialFunctions.Silu(x),
+                    Activation.SwiGlu or Activation.Silu => SpecialFunctions.Silu(x),
                     Activation.Gelu => SpecialFunctions.Gelu(x),
                     Activation.GeluTanh or Activation.GeGluTanh => SpecialFunctions.GeluTanh(x),
                     _ => throw new EngineException($"unknown activation {activation}"),
@@ -337,6 +359,78 @@ public sealed class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
+    public void Scatter(Activations input, ReadOnlySpan<int> rows, Activations output)
+    {
+        var source = Check(input, output.Width, rows.Length);
+        var destination = Check(output, input.Width);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            source.Row(i).CopyTo(destination.Row(rows[i]));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void ScatterAdd(Activations input, ReadOnlySpan<float> weights, ReadOnlySpan<int> rows, Activations output)
+    {
+        var source = Check(input, output.Width, rows.Length);
+        var destination = Check(output, input.Width);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            for (int j = 0; j < input.Width; j++)
+            {
+                destination.Row(rows[i])[j] += (double)weights[i] * source.Row(i)[j];
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Scale(Activations activations, float factor)
+    {
+        var values = Check(activations, activations.Width);
+        for (int i = 0; i < activations.Rows * activations.Width; i++)
+        {
+            values.Values[i] *= factor;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Interleave(Activations input, int streams, Activations output)
+    {
+        var source = Check(input, input.Width, output.Rows * streams);
+        var destination = Check(output, input.Width * streams);
+        for (int row = 0; row < output.Rows; row++)
+        {
+            for (int i = 0; i < input.Width * streams; i++)
+            {
+                destination.Row(row)[i] = source.Row(row * streams + i % streams)[i / streams];
+            }
+        }
+    }
+
+    /// <summary>Parallel scaling's gate (Chen et al. 2025; the official code smooths at inference too).</summary>
+    public void MixStreams(Activations gate, Activations input, float smoothing, Activations output)
+    {
+        int streams = gate.Width;
+        var weights = Check(gate, streams, output.Rows);
+        var source = Check(input, output.Width, output.Rows * streams);
+        var destination = Check(output, input.Width);
+        for (int row = 0; row < output.Rows; row++)
+        {
+            Softmax(weights.Row(row));
+            destination.Row(row).Clear();
+            for (int stream = 0; stream < streams; stream++)
+            {
+                ref double w = ref weights.Row(row)[stream];
+                w = w * (1 - smoothing) + (double)smoothing / streams;
+                for (int i = 0; i < input.Width; i++)
+                {
+                    destination.Row(row)[i] += w * source.Row(row * streams + stream)[i];
+                }
+            }
+        }
+    }
+
+    /// <inheritdoc/>
     public void ReadRows(Activations source, Span<float> destination)
     {
         var values = Check(source, source.Width);
@@ -355,19 +449,35 @@ public sealed class ReferenceBackend : IBackend
     private static Span<double> Head(ReferenceActivations qkv, int row, int head, AttentionPlan attention) =>
         qkv.Row(row).Slice(head * attention.HeadDim, attention.HeadDim);
 
-    /// <summary>The row's place among the tokens of its track in a slot.</summary>
-    private int IndexInSlot(int row, int slot)
+    private RowRun RunOf(int row)
     {
-        int track = Step.Rows[row].Track;
-        return Step.View(track, slot).Length + row - Step.Tracks[track].FirstRow;
+        foreach (RowRun run in Selected.Runs)
+        {
+            if (row >= run.FirstRow && row < run.FirstRow + run.RowCount)
+            {
+                return run;
+            }
+        }
+        throw new EngineException($"row {row} is in no run");
     }
 
-    private Span<float> Stored(int track, int slot, bool value, int index, int kvHead)
+    /// <summary>The row's place among the tokens of its track in a slot, which its run shifts.</summary>
+    private int IndexInSlot(int row, int slot)
     {
-        KvView view = Step.View(track, slot);
+        RowRun run = RunOf(row);
+        int shifted = slot + run.SlotShift;
+        int length = Step.View(run.Track, shifted).Length + Step.Appended(run.Track, shifted);
+        int index = run.WritesKv ? length + row - run.FirstRow : Selected.Rows[row].Position;
+        return run.WritesKv || index < length ? index : throw new EngineException($"token {index} is not among the {length} of slot {shifted}");
+    }
+
+    private Span<float> Stored(int row, int slot, bool value, int index, int kvHead)
+    {
+        RowRun run = RunOf(row);
+        KvView view = Step.View(run.Track, slot + run.SlotShift);
         if (index / Kv.PageTokens >= view.PageCount)
         {
-            throw new EngineException($"token {index} is past the {view.PageCount} pages of track {track} in slot {slot}");
+            throw new EngineException($"token {index} is past the {view.PageCount} pages of track {run.Track} in slot {slot + run.SlotShift}");
         }
         int page = Step.Pages[view.FirstPage + index / Kv.PageTokens];
         return Kv.Head(page, slot, value, index % Kv.PageTokens, kvHead);
@@ -384,7 +494,7 @@ public sealed class ReferenceBackend : IBackend
 
     private void CheckSlot(AttentionPlan attention, int slot)
     {
-        if ((uint)slot >= (uint)Kv.Slots.Count || Kv.Slots[slot] != new KvSlotPlan(attention.KvHeads, attention.HeadDim))
+        if ((uint)slot >= (uint)Kv.Slots.Count || (Kv.Slots[slot].KvHeads, Kv.Slots[slot].HeadDim) != (attention.KvHeads, attention.HeadDim))
         {
             throw new EngineException($"slot {slot} does not hold {attention.KvHeads} heads of {attention.HeadDim}");
         }
@@ -396,9 +506,9 @@ public sealed class ReferenceBackend : IBackend
 
     private void CheckStepRows(Activations activations)
     {
-        if (activations.Rows != Step.Rows.Length)
+        if (activations.Rows != Selected.Rows.Length)
         {
-            throw new EngineException($"the step has {Step.Rows.Length} rows, the activations {activations.Rows}");
+            throw new EngineException($"{Selected.Rows.Length} rows are selected, the activations have {activations.Rows}");
         }
     }
 

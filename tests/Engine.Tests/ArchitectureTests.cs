@@ -12,12 +12,13 @@ public sealed class ArchitectureTests
     private static readonly Dictionary<string, string[]> Below = new()
     {
         ["Engine.Checkpoints"] = [],
-        ["Engine.Plans"] = ["Engine.Checkpoints"],
+        ["Engine.Transforms"] = ["Engine.Checkpoints"],
+        ["Engine.Plans"] = ["Engine.Transforms", "Engine.Checkpoints"],
         ["Engine.Execution"] = ["Engine.Plans", "Engine.Checkpoints"],
         ["Engine.Cpu"] = ["Engine.Execution", "Engine.Plans", "Engine.Checkpoints"],
         ["Engine.Text"] = ["Engine.Checkpoints"],
         ["Engine.Sampling"] = [],
-        ["Engine.Generation"] = ["Engine.Sampling", "Engine.Text", "Engine.Execution"],
+        ["Engine.Generation"] = ["Engine.Sampling", "Engine.Text", "Engine.Execution", "Engine.Plans"],
     };
 
     public static TheoryData<string> Rooms => [.. Below.Keys];

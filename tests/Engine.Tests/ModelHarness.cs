@@ -33,28 +33,38 @@ public sealed class ModelHarness : IDisposable
 
     public KvTrack NewTrack() => new(Cache.SlotCount);
 
-    /// <summary>Runs one step over several tracks, each with its next tokens, and returns the logits of every row, by track.</summary>
+    /// <summary>Lets each track's next tokens enter together, runs until all have finished, and returns the logits of every token, by track.</summary>
     public float[][][] Step(params (KvTrack Track, int[] Tokens)[] parts)
     {
         StepPlan plan = new(Cache.SlotCount);
-        float[][][] result = new float[parts.Length][][];
-        List<(int Part, int Index)> places = [];
-        for (int part = 0; part < parts.Length; part++)
+        float[][][] result = [.. parts.Select(static part => new float[part.Tokens.Length][])];
+        int[] starts = [.. parts.Select(static part => part.Track.Length(0))];
+        int left = parts.Sum(static part => part.Tokens.Length);
+        for (bool enter = true; left > 0; enter = false)
         {
-            (KvTrack track, int[] tokens) = parts[part];
-            Assert.True(Cache.TryReserve(track, tokens.Length), "the test's pool is too small");
-            Cache.AddTrack(plan, track, tokens.Length, sequence: part);
-            result[part] = new float[tokens.Length][];
-            for (int i = 0; i < tokens.Length; i++)
+            plan.Clear();
+            for (int part = 0; part < parts.Length; part++)
             {
-                plan.AddRow(track.Length(0) + i, tokens[i], logits: true);
-                places.Add((part, i));
+                (KvTrack track, int[] tokens) = parts[part];
+                if (enter)
+                {
+                    Assert.True(Cache.TryReserve(track, tokens.Length), "the test's pool is too small");
+                }
+                Cache.AddTrack(plan, track, tokens.Length, sequence: part);
+                for (int i = 0; enter && i < tokens.Length; i++)
+                {
+                    plan.AddRow(starts[part] + i, tokens[i], logits: true);
+                }
             }
-        }
-        Executor.Step(plan, Cache.Storage, (index, logits) => result[places[index].Part][places[index].Index] = logits.ToArray());
-        foreach ((KvTrack track, int[] tokens) in parts)
-        {
-            track.Advance(tokens.Length);
+            Executor.Step(plan, Cache.Storage, (in FinishedRow row, Span<float> logits) =>
+            {
+                result[row.Sequence][row.Position - starts[row.Sequence]] = logits.ToArray();
+                left--;
+            });
+            for (int part = 0; part < parts.Length; part++)
+            {
+                Cache.Advance(parts[part].Track, plan, part);
+            }
         }
         return result;
     }

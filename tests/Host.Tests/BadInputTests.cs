@@ -67,10 +67,11 @@ public sealed class BadInputTests : IDisposable
     public void ATruncatedModelIsRefused()
     {
         byte[] whole = File.ReadAllBytes(SharedFiles.Require("models/stories260K/stories260K-f32.gguf"));
-        Random random = new();
+        Random random = Seed.Fresh();
         for (int round = 0; round < 4; round++)
         {
-            int length = random.Next(whole.Length);
+            // Up to 31 bytes of padding may be missing from the end.
+            int length = random.Next(whole.Length - 31);
             string path = folder.Write($"cut-{length}.gguf", whole[..length]);
             HostProcess.Run("generate", "-m", path, "--json").AssertFailed(1, path);
         }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json;
+using Engine.Text;
 
 namespace Host.Tests;
 
@@ -46,8 +47,13 @@ public sealed class ChatTests
     public void AnInterruptStopsTheReplyAndASecondOneLeaves()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "signals are sent as POSIX has them");
-        // Tokens that end a reply are forbidden, so that it goes on until it is stopped or the context of 32768 is full.
-        using Process process = HostProcess.Start("chat", "-m", Model, "--logit-bias", "2=-inf", "--logit-bias", "0=-inf");
+        // Tokens that end a reply are forbidden, so that it goes on until it is stopped or the context of 32768 is full; and those with a line
+        // end in them, so that one in the output says that a reply has been stopped.
+        Tokenizer tokenizer = Tokenizer.Load(Model);
+        IEnumerable<int> forbidden = Enumerable.Range(0, tokenizer.VocabularySize)
+            .Where(id => tokenizer.EndOfGeneration.Contains(id) || tokenizer.IsSpecial(id) || tokenizer.TokenBytes(id).Contains((byte)'\n'));
+        string[] biases = [.. forbidden.SelectMany(id => new[] { "--logit-bias", $"{id}=-inf" })];
+        using Process process = HostProcess.Start(["chat", "-m", Model, .. biases]);
         Task<string> error = process.StandardError.ReadToEndAsync();
         process.StandardInput.WriteLine("Tell me a long story.");
         process.StandardInput.Flush();
@@ -58,8 +64,10 @@ public sealed class ChatTests
         process.StandardInput.WriteLine("Once more.");
         process.StandardInput.Flush();
         // What was stopped ends with a line end; something new comes after it.
-        while (process.StandardOutput.Read() is not '\n')
+        int read;
+        while ((read = process.StandardOutput.Read()) is not '\n')
         {
+            Assert.True(read >= 0, "the program ended");
         }
         Assert.True(process.StandardOutput.Read() >= 0, "no second reply");
         InterruptTests.Interrupt(process);

@@ -16,7 +16,8 @@ public sealed partial class InterruptTests
         using Process process = HostProcess.Start("perplexity", "-m", model, "--text", text, "--json");
         Task<string> output = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
         // Whether this comes before loading, while loading, or at work: the outcome is the same.
-        Thread.Sleep(Random.Shared.Next(500, 3000));
+        // All of the text would take any machine longer.
+        Thread.Sleep(Seed.Fresh().Next(1500));
         Interrupt(process);
         HostResult result = HostProcess.Finish(process, output, error);
         Assert.Equal(130, result.ExitCode);

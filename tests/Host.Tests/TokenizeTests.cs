@@ -11,7 +11,7 @@ public sealed class TokenizeTests
     {
         string folder = SharedFiles.Require($"models/tokenizers/{name}");
         using JsonDocument expected = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "expected.json")));
-        Random random = new();
+        Random random = Seed.Fresh();
         foreach (JsonElement entry in expected.RootElement.EnumerateArray().OrderBy(_ => random.Next()).Take(5))
         {
             string text = entry.GetProperty("text").GetString()!;

@@ -22,6 +22,8 @@ public sealed class UsageTests
     [InlineData("--context", "generate", "--context", "-5")]
     [InlineData("--kv", "generate", "--kv", "Q3")]
     [InlineData("--kv", "generate", "--kv", "1")]
+    [InlineData("--activations", "generate", "--activations", "f16")]
+    [InlineData("--activations", "bench", "--activations", "1")]
     [InlineData("--ids", "generate", "--ids", "1,x,3")]
     [InlineData("--ids", "generate", "--ids", "")]
     [InlineData("--ids", "generate", "--ids", "1,,2")]

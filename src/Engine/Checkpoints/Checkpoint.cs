@@ -29,6 +29,9 @@ public abstract class Checkpoint : IDisposable
     /// <summary>Reads a file that lies beside the weights (<c>tokenizer.json</c>, …), or null where there is none.</summary>
     public virtual byte[]? ReadAsset(string fileName) => null;
 
+    /// <summary>The files that <see cref="ReadAsset"/> finds, in ordinal order; empty where the format has none beside it.</summary>
+    public virtual IReadOnlyList<string> AssetNames => [];
+
     /// <summary>Finds a tensor by name.</summary>
     /// <exception cref="EngineException">There is no such tensor.</exception>
     public TensorView this[string name] =>

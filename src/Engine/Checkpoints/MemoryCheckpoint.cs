@@ -69,6 +69,9 @@ public sealed class MemoryCheckpoint(string path = "(memory)", JsonObject? confi
     public override byte[]? ReadAsset(string fileName) => assets.GetValueOrDefault(fileName);
 
     /// <inheritdoc/>
+    public override IReadOnlyList<string> AssetNames => [.. assets.Keys.Order(StringComparer.Ordinal)];
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)

@@ -32,6 +32,15 @@ public sealed unsafe record TensorView(string Name, DType DType, long[] Shape, n
         return new ReadOnlySpan<byte>((byte*)Address + row * RowBytes, checked((int)RowBytes));
     }
 
+    /// <summary>A stretch of the bytes.</summary>
+    public ReadOnlySpan<byte> Slice(long offset, int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, ByteLength - offset);
+        return new ReadOnlySpan<byte>((byte*)Address + offset, length);
+    }
+
     /// <summary>All bytes, for tensors under 2 GiB.</summary>
     public ReadOnlySpan<byte> Bytes => new((byte*)Address, checked((int)ByteLength));
 }

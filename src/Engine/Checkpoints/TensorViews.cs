@@ -47,6 +47,23 @@ public static class TensorViews
         throw new EngineException($"{what} at row {row}, column {column} is NaN or infinite", tensor.File(), tensor.Name);
     }
 
+    /// <summary>Both have the same format, shape and bytes.</summary>
+    public static bool ContentEquals(this TensorView tensor, TensorView other)
+    {
+        const int stretch = 1 << 20;
+        if (tensor.DType != other.DType || !tensor.Shape.AsSpan().SequenceEqual(other.Shape))
+            return false;
+        if (tensor.Address == other.Address)
+            return true;
+        for (long offset = 0; offset < tensor.ByteLength; offset += stretch)
+        {
+            int length = (int)Math.Min(stretch, tensor.ByteLength - offset);
+            if (!tensor.Slice(offset, length).SequenceEqual(other.Slice(offset, length)))
+                return false;
+        }
+        return true;
+    }
+
     /// <summary>Says that the bytes will not be read again soon, so that mapped pages need not stay in memory. Reading them again still
     /// works.</summary>
     public static void Evict(this TensorView tensor)

@@ -29,9 +29,10 @@ internal sealed unsafe partial class CpuBackend
             Qkv = Qkv(attention, qkv, step.Rows.Count),
             QkvWidth = qkv.Width,
             Heads = attention.Heads,
-            Rows = step.Rows.Address,
-            RowCount = step.Rows.Count,
             Kv = Access(attention, slot),
+            Rows = step.Rows.Address,
+            Runs = step.Runs.Address,
+            RowCount = step.Rows.Count,
         };
         if (rope is not null)
         {
@@ -46,7 +47,7 @@ internal sealed unsafe partial class CpuBackend
     }
 
     /// <inheritdoc/>
-    public void Attend(AttentionPlan attention, Activations qkv, int slot, Activations output)
+    public void Attend(AttentionPlan attention, Activations qkv, int slot, DeviceWeights? prefixes, Activations output)
     {
         int group = attention.KvHeads > 0 ? attention.Heads / attention.KvHeads : 0;
         var work = new AttentionWork
@@ -59,7 +60,6 @@ internal sealed unsafe partial class CpuBackend
             PaddedGroup = QueryGroups.Pad(group),
             Scale = attention.Scale,
             Window = attention.SlidingWindow ?? int.MaxValue,
-            Rows = step.Rows.Address,
             Kv = Access(attention, slot),
         };
         if (work.Window < 1)
@@ -69,6 +69,10 @@ internal sealed unsafe partial class CpuBackend
         if (step.Rows.Count == 0)
         {
             return;
+        }
+        if (prefixes is not null)
+        {
+            work.Prefixes = this.attention.LocatePrefixes(Mine<CpuPrefixes>(prefixes), attention, step);
         }
         bool split = this.attention.Plan(ref work, step, team.Threads, out long products);
         bool shared = products > SerialProducts && work.TaskCount > 1;
@@ -113,13 +117,15 @@ internal sealed unsafe partial class CpuBackend
         {
             throw new EngineException($"slot {slot} of {kv.SlotCount} does not hold {plan.KvHeads} heads of {plan.HeadDim}");
         }
+        step.Locate(slot);
         return new KvAccess
         {
             Pool = kv.Address,
             PageBytes = kv.PageBytes,
             Layout = kv.Layout(slot),
-            Pages = step.Pages.Address,
-            Views = step.Views.Address + (long)slot * step.Tracks.Count,
+            Pages = step.Pages,
+            Views = step.Views,
+            Indices = step.Indices,
         };
     }
 }
@@ -131,6 +137,7 @@ internal sealed unsafe class AttentionBuffers : IDisposable
     private const int TasksPerThread = 4;
 
     private readonly NativeList<RowBlock> blocks = new();
+    private readonly NativeList<PrefixTile> prefixTiles = new();
     private readonly NativeList<AttentionTask> tasks = new();
     private readonly NativeList<float> partials = new();
     private readonly NativeList<CacheLine> scratch = new();
@@ -145,14 +152,14 @@ internal sealed unsafe class AttentionBuffers : IDisposable
         int rowsPerBlock = Math.Max(1, AttentionWork.BlockQueries / work.PaddedGroup);
         blocks.Clear();
         products = 0;
-        for (int track = 0; track < step.Tracks.Count; track++)
+        for (int r = 0; r < step.Runs.Count; r++)
         {
-            Track shape = step.Tracks.Address[track];
-            for (int row = 0; row < shape.RowCount; row += rowsPerBlock)
+            RowRun run = step.Runs.Address[r];
+            for (int row = 0; row < run.RowCount; row += rowsPerBlock)
             {
-                var block = new RowBlock(track, shape.FirstRow + row, Math.Min(rowsPerBlock, shape.RowCount - row));
+                var block = new RowBlock(r, run.FirstRow + row, Math.Min(rowsPerBlock, run.RowCount - row));
                 blocks.Add(block);
-                products += (long)block.RowCount * Math.Min((long)work.FirstIndex(block) + block.RowCount, work.Window);
+                products += (long)block.RowCount * Math.Min(work.LastIndex(block) + 1L, work.Window);
             }
         }
         products *= 2L * work.Heads * work.Kv.Layout.HeadDim;
@@ -166,14 +173,36 @@ internal sealed unsafe class AttentionBuffers : IDisposable
         work.Tasks = tasks.Address;
         work.TaskCount = tasks.Count;
 
+        work.ScoreColumns = work.Kv.Layout.TileTokens;
+        for (int r = 0; work.Prefixes is not null && r < step.Runs.Count; r++)
+        {
+            work.ScoreColumns = Math.Max(work.ScoreColumns, work.Prefixes[r].Columns);
+        }
         work.ScratchStride = work.ScratchBytes(rowsPerBlock);
         scratch.Resize(checked((int)(work.ScratchStride / NativeBuffer.Alignment * threads)));
         work.Scratch = (byte*)scratch.Address;
         return floats > 0;
     }
 
+    /// <summary>Finds the prefix of every run's stream.</summary>
+    public PrefixTile* LocatePrefixes(CpuPrefixes prefixes, AttentionPlan plan, CpuStep step)
+    {
+        if (prefixes.KvHeads != plan.KvHeads || prefixes.HeadDim != plan.HeadDim)
+        {
+            throw new EngineException($"prefixes of {prefixes.KvHeads} heads of {prefixes.HeadDim} do not fit {plan.KvHeads} of {plan.HeadDim}");
+        }
+        prefixTiles.Resize(step.Runs.Count);
+        for (int r = 0; r < step.Runs.Count; r++)
+        {
+            Track track = step.Tracks[step.Runs.Address[r].Track];
+            prefixTiles.Address[r] = prefixes.Tile(track.StreamSet, track.Stream);
+        }
+        return prefixTiles.Address;
+    }
+
     public void Dispose()
     {
+        prefixTiles.Dispose();
         blocks.Dispose();
         tasks.Dispose();
         partials.Dispose();
@@ -191,7 +220,7 @@ internal sealed unsafe class AttentionBuffers : IDisposable
             int firstIndex = work.FirstIndex(block);
             long segmentTokens = (long)work.SegmentPages * work.Kv.Layout.PageTokens;
             int first = (int)(Math.Max(0, (long)firstIndex + 1 - work.Window) / segmentTokens);
-            int end = (int)((firstIndex + (long)block.RowCount - 1) / segmentTokens) + 1;
+            int end = (int)(work.LastIndex(block) / segmentTokens) + 1;
             for (int kvHead = 0; kvHead < work.Kv.Layout.KvHeads; kvHead++)
             {
                 if (!split || end - first == 1)

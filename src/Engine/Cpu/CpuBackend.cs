@@ -1,3 +1,4 @@
+using System.Numerics.Tensors;
 using Engine.Checkpoints;
 using Engine.Cpu.Kernels;
 using Engine.Cpu.Matmul;
@@ -23,7 +24,10 @@ internal sealed unsafe partial class CpuBackend : IBackend
     private readonly ThreadTeam team;
     private readonly KernelTable kernels;
     private readonly MatmulInstructions? matmulLimit;
+    private readonly ActivationPrecision activationPrecision;
+    private readonly string device;
     private readonly CpuStep step = new();
+    private ActivationForms forms;
     private bool disposed;
 
     /// <exception cref="EngineException">An option is out of range.</exception>
@@ -35,25 +39,35 @@ internal sealed unsafe partial class CpuBackend : IBackend
         {
             throw new EngineException($"expected 1 to {CpuOptions.LargestTeam} threads, found {threads}", item: nameof(CpuOptions.Threads));
         }
+        if (!Enum.IsDefined(options.ActivationPrecision))
+        {
+            throw new EngineException(
+                $"expected Float32 or BFloat16, found {options.ActivationPrecision}", item: nameof(CpuOptions.ActivationPrecision));
+        }
+        activationPrecision = options.ActivationPrecision;
         InstructionSet set = options.InstructionSet;
         kernels = KernelTable.For(set);
         matmulLimit = options.Limit is null ? null : Widest(set);
         team = new ThreadTeam(threads);
-        Description = $"CPU, {set}, {threads} {(threads == 1 ? "thread" : "threads")}";
+        device = $"CPU, {set}, {threads} {(threads == 1 ? "thread" : "threads")}";
     }
 
-    /// <inheritdoc/>
-    public string Description { get; }
+    /// <summary>Device, instruction set, threads; and, once such weights are loaded, that activations are rounded for them.</summary>
+    public string Description =>
+        (forms & ActivationForms.Pairs) != 0 ? $"{device}, bfloat16 activations for BF16 weights"
+        : (forms & ActivationForms.RoundedFloats) != 0 ? $"{device}, bfloat16 activations for BF16 weights, multiplied in float32"
+        : device;
 
     /// <inheritdoc/>
     public DeviceWeights LoadLinear(LinearPlan plan, Checkpoint checkpoint)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
-        PackedLinear packed = PackedLinear.Load(plan, checkpoint, team);
+        PackedLinear packed = PackedLinear.Load(plan, checkpoint, team, activationPrecision);
         if (matmulLimit is { } limit)
         {
             packed.Instructions = limit;
         }
+        forms |= packed.Reads;
         return packed;
     }
 
@@ -66,6 +80,11 @@ internal sealed unsafe partial class CpuBackend : IBackend
 
     /// <inheritdoc/>
     public DeviceWeights LoadRope(RopePlan plan, int contextLength) => new CpuRope(plan, contextLength);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadPrefixes(
+        IReadOnlyList<(StreamPrefixPlan Plan, int Streams, int Tokens)?> prefixes, KvSlotPlan shape, Checkpoint checkpoint) =>
+        new CpuPrefixes(prefixes, shape, checkpoint);
 
     /// <inheritdoc/>
     public Activations Allocate(int capacity, int width)
@@ -87,6 +106,9 @@ internal sealed unsafe partial class CpuBackend : IBackend
         ObjectDisposedException.ThrowIf(disposed, this);
         this.step.Begin(step, Mine<CpuKv>(kv));
     }
+
+    /// <inheritdoc/>
+    public void SelectRows(RowSet rows) => step.Select(rows);
 
     /// <inheritdoc/>
     public void EndStep()
@@ -135,7 +157,7 @@ internal sealed unsafe partial class CpuBackend : IBackend
     /// <inheritdoc/>
     public void Activate(Activation activation, Activations input, Activations output)
     {
-        if (!Enum.IsDefined(activation))
+        if (!kernels.Has(activation))
         {
             throw new EngineException($"unknown activation {activation}");
         }
@@ -157,21 +179,95 @@ internal sealed unsafe partial class CpuBackend : IBackend
     /// <inheritdoc/>
     public void Gather(Activations input, ReadOnlySpan<int> rows, Activations output)
     {
-        if (rows.Length > output.Capacity || ReferenceEquals(input, output))
-        {
-            throw new EngineException($"{rows.Length} rows cannot be gathered into {output.Capacity}, nor into the same activations");
-        }
+        CheckCapacity(rows.Length, input, output, output.Capacity);
         output.Rows = rows.Length;
         float* source = Rows(input, output.Width, input.Rows);
         float* destination = Rows(output, input.Width, rows.Length);
-        long bytes = (long)input.Width * sizeof(float);
         for (int i = 0; i < rows.Length; i++)
         {
-            if ((uint)rows[i] >= (uint)input.Rows)
+            Row(source, rows[i], input).CopyTo(Row(destination, i, output));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Scatter(Activations input, ReadOnlySpan<int> rows, Activations output)
+    {
+        CheckCapacity(rows.Length, input, output, output.Rows);
+        float* source = Rows(input, output.Width, rows.Length);
+        float* destination = Rows(output, input.Width, output.Rows);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            Row(source, i, input).CopyTo(Row(destination, rows[i], output));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void ScatterAdd(Activations input, ReadOnlySpan<float> weights, ReadOnlySpan<int> rows, Activations output)
+    {
+        CheckCapacity(rows.Length, input, output, output.Rows);
+        if (weights.Length != rows.Length)
+        {
+            throw new EngineException($"{weights.Length} weights for {rows.Length} rows");
+        }
+        float* source = Rows(input, output.Width, rows.Length);
+        float* destination = Rows(output, input.Width, output.Rows);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            Span<float> sum = Row(destination, rows[i], output);
+            TensorPrimitives.FusedMultiplyAdd(Row(source, i, input), weights[i], sum, sum);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Scale(Activations activations, float factor)
+    {
+        float* rows = Rows(activations, activations.Width, activations.Rows);
+        for (int i = 0; i < activations.Rows; i++)
+        {
+            Span<float> row = Row(rows, i, activations);
+            TensorPrimitives.Multiply(row, factor, row);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Interleave(Activations input, int streams, Activations output)
+    {
+        CheckStreams(input, streams, output.Rows);
+        float* source = Rows(input, input.Width, output.Rows * streams);
+        float* destination = Rows(output, (long)input.Width * streams, output.Rows);
+        for (int row = 0; row < output.Rows; row++)
+        {
+            Span<float> side = Row(destination, row, output);
+            for (int stream = 0; stream < streams; stream++)
             {
-                throw new EngineException($"row {rows[i]} was asked for, there are {input.Rows}");
+                Span<float> state = Row(source, row * streams + stream, input);
+                for (int i = 0; i < state.Length; i++)
+                {
+                    side[i * streams + stream] = state[i];
+                }
             }
-            Buffer.MemoryCopy(source + (long)rows[i] * input.Width, destination + (long)i * input.Width, bytes, bytes);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void MixStreams(Activations gate, Activations input, float smoothing, Activations output)
+    {
+        int streams = gate.Width;
+        CheckStreams(input, streams, output.Rows);
+        float* logits = Rows(gate, streams, output.Rows);
+        float* source = Rows(input, output.Width, output.Rows * streams);
+        float* destination = Rows(output, input.Width, output.Rows);
+        for (int row = 0; row < output.Rows; row++)
+        {
+            Span<float> weights = Row(logits, row, gate);
+            TensorPrimitives.SoftMax(weights, weights);
+            Span<float> mixed = Row(destination, row, output);
+            mixed.Clear();
+            for (int stream = 0; stream < streams; stream++)
+            {
+                weights[stream] = weights[stream] * (1 - smoothing) + smoothing / streams;
+                TensorPrimitives.FusedMultiplyAdd(Row(source, row * streams + stream, input), weights[stream], mixed, mixed);
+            }
         }
     }
 
@@ -203,14 +299,14 @@ internal sealed unsafe partial class CpuBackend : IBackend
     /// <summary>The widest kernels for linear maps within an instruction set.</summary>
     private static MatmulInstructions Widest(InstructionSet set)
     {
-        (MatmulInstructions plain, MatmulInstructions dot) = set switch
+        MatmulInstructions[] permitted = set switch
         {
-            InstructionSet.Avx512 => (MatmulInstructions.Avx512, MatmulInstructions.Avx512Vnni),
-            InstructionSet.Avx2 => (MatmulInstructions.Avx2, MatmulInstructions.AvxVnni),
-            InstructionSet.AdvSimd => (MatmulInstructions.Portable, MatmulInstructions.ArmDot),
-            _ => (MatmulInstructions.Portable, MatmulInstructions.Portable),
+            InstructionSet.Avx512 => [MatmulInstructions.Avx512Bf16, MatmulInstructions.Avx512Vnni, MatmulInstructions.Avx512],
+            InstructionSet.Avx2 => [MatmulInstructions.AvxVnni, MatmulInstructions.Avx2],
+            InstructionSet.AdvSimd => [MatmulInstructions.ArmDot, MatmulInstructions.Portable],
+            _ => [MatmulInstructions.Portable],
         };
-        return dot.IsSupported() ? dot : plain;
+        return permitted.First(static instructions => instructions.IsSupported());
     }
 
     private static NormWork Norm(CpuNorm weights, float* input, float* output) => new()
@@ -245,6 +341,27 @@ internal sealed unsafe partial class CpuBackend : IBackend
                 + $"with room for {activations.Capacity}");
         }
         return Mine<CpuActivations>(activations).Address;
+    }
+
+    private static Span<float> Row(float* rows, int row, Activations activations) =>
+        (uint)row < (uint)activations.Rows
+            ? new Span<float>(rows + (long)row * activations.Width, activations.Width)
+            : throw new EngineException($"row {row} was asked for, there are {activations.Rows}");
+
+    private static void CheckCapacity(int rows, Activations input, Activations output, int capacity)
+    {
+        if (rows > capacity || ReferenceEquals(input, output))
+        {
+            throw new EngineException($"{rows} rows cannot be brought into {capacity}, nor into the same activations");
+        }
+    }
+
+    private static void CheckStreams(Activations input, int streams, int tokens)
+    {
+        if (streams < 1 || input.Rows != (long)tokens * streams)
+        {
+            throw new EngineException($"expected {streams} streams of {tokens} tokens, found {input.Rows} rows");
+        }
     }
 
     private static T Mine<T>(object value)

@@ -30,6 +30,9 @@ public sealed record CpuOptions
     /// <summary>The widest instruction set that may be used; null for the best there is.</summary>
     public InstructionSet? Limit { get; init; }
 
+    /// <summary>Precision of activations that are multiplied with weights stored as BF16.</summary>
+    public ActivationPrecision ActivationPrecision { get; init; }
+
     /// <summary>Instruction sets of this machine, narrowest first.</summary>
     public static IReadOnlyList<InstructionSet> Available { get; } = [.. Enum.GetValues<InstructionSet>().Where(IsSupported)];
 

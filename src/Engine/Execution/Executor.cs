@@ -3,59 +3,66 @@ using Engine.Plans;
 
 namespace Engine.Execution;
 
-/// <summary>Takes the logits of one row: <paramref name="index"/> counts <see cref="StepPlan.LogitRows"/>; the span [vocabulary] may be overwritten.</summary>
-public delegate void LogitsConsumer(int index, Span<float> logits);
-
 /// <summary>Says how far loading has come.</summary>
 /// <param name="BytesLoaded">Packed bytes so far.</param>
 /// <param name="Fraction">0 … 1, by steps of the model.</param>
 public readonly record struct LoadProgress(long BytesLoaded, double Fraction);
 
+/// <summary>How tokens of a Mixture-of-Recursions model with expert choice are given their depths.</summary>
+public enum DepthSelection
+{
+    /// <summary>Every token by itself, from its router's logit: the same whether it comes in a prompt or is generated. For generation.</summary>
+    Causal,
+    /// <summary>The best part of all tokens that enter together, as the training code does: depends on later tokens. For comparison with it.</summary>
+    Official,
+}
+
 /// <summary>
 /// The forward pass. There is one: prefill and decode, one sequence and a hundred, every device and every plan go through <see cref="Step"/>.
-/// Owns the packed weights and the activations; the backend does the arithmetic. Not safe for concurrent use.
+/// Rows enter, run the layers, and finish. In a model that routes tokens to depths a row goes one depth further in each step, beside rows of any other
+/// sequence and depth, and stays inside between steps; in all others it finishes in the step it entered in. Not safe for concurrent use.
 /// </summary>
 public sealed class Executor : IDisposable
 {
-    /// <summary>Logit rows computed at a time; more are done in turns.</summary>
+    /// <summary>Tokens whose logits are computed at a time; more are done in turns.</summary>
     private const int LogitChunk = 8;
 
     private readonly IBackend backend;
-    private readonly Stack<IDisposable> owned = new();
-    private readonly Dictionary<(char Role, int Width), Activations> activations = [];
-    private readonly Dictionary<RopePlan, DeviceWeights> ropes = new(ReferenceEqualityComparer.Instance);
-    private readonly BlockWeights[] blocks;
-    private readonly StepNorms[] steps;
+    private readonly DeviceArena arena;
     private readonly DeviceWeights embedding, finalNorm, head;
-    private readonly Activations residual, normed, selected, logits;
+    private readonly LayerStack layers;
+    private readonly DepthLoop? loop;
+    private readonly StreamMixer? mixer;
+    private readonly Activations states, mixed, logits;
+    private readonly RowSet rows = new();
+    private readonly List<LeavingRow> leaving = [];
+    private readonly List<int> selected = [];
     private readonly float[] hostLogits;
 
-    private Executor(ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows, IProgress<LoadProgress>? progress)
+    private Executor(
+        ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows, DepthSelection selection, IProgress<LoadProgress>? progress)
     {
         Plan = plan;
         MaxRows = maxRows;
+        Selection = selection;
         this.backend = backend;
+        arena = new DeviceArena(backend, checkpoint, maxRows);
         int loaded = 0;
-        int parts = plan.Layers.Blocks.Length + 1;
+        int parts = plan.Layers.Steps.Length + 1;
         void Report() => progress?.Report(new LoadProgress(WeightBytes, (double)++loaded / parts));
         try
         {
-            head = Own(backend.LoadLinear(plan.Head, checkpoint));
-            embedding = Own(backend.LoadEmbedding(plan.Embedding, plan.HiddenSize, checkpoint, plan.Head, head));
-            finalNorm = Own(backend.LoadNorm(plan.FinalNorm, plan.HiddenSize, checkpoint));
+            head = arena.Linear(plan.Head);
+            embedding = arena.Own(backend.LoadEmbedding(plan.Embedding, plan.HiddenSize, checkpoint, plan.Head, head));
+            finalNorm = arena.Norm(plan.FinalNorm, plan.HiddenSize)!;
             Report();
-            blocks = new BlockWeights[plan.Layers.Blocks.Length];
-            for (int i = 0; i < blocks.Length; i++)
-            {
-                blocks[i] = LoadBlock(plan.Layers.Blocks[i], checkpoint);
-                Report();
-            }
-            steps = [.. plan.Layers.Steps.Select(step => new StepNorms(
-                LoadNorm(step.AttentionNorm, plan.HiddenSize, checkpoint), LoadNorm(step.FeedForwardNorm, plan.HiddenSize, checkpoint)))];
-            residual = Scratch('x', plan.HiddenSize);
-            normed = Scratch('n', plan.HiddenSize);
-            selected = Own(backend.Allocate(LogitChunk, plan.HiddenSize));
-            logits = Own(backend.Allocate(LogitChunk, plan.VocabularySize));
+            layers = new LayerStack(arena, plan, Report);
+            loop = plan.Layers.Recursion is { Router: not null } recursion ? new DepthLoop(arena, plan, recursion, layers, selection) : null;
+            mixer = plan.Streams is null ? null : new StreamMixer(arena, plan, layers, LogitChunk);
+            int streams = plan.Streams?.Sets.Max(static set => set.Count) ?? 1;
+            states = arena.Allocate(LogitChunk * streams, plan.HiddenSize);
+            mixed = streams == 1 ? states : arena.Allocate(LogitChunk, plan.HiddenSize);
+            logits = arena.Allocate(LogitChunk, plan.VocabularySize);
             hostLogits = new float[LogitChunk * plan.VocabularySize];
         }
         catch
@@ -68,55 +75,67 @@ public sealed class Executor : IDisposable
     /// <summary>What is computed.</summary>
     public ModelPlan Plan { get; }
 
-    /// <summary>The most rows a step may have.</summary>
+    /// <summary>The most rows that may enter in a step.</summary>
     public int MaxRows { get; }
 
+    /// <summary>How depths are chosen, where the plan has a router that lets depths choose.</summary>
+    public DepthSelection Selection { get; }
+
     /// <summary>Bytes of packed weights on the device.</summary>
-    public long WeightBytes { get; private set; }
+    public long WeightBytes => arena.WeightBytes;
+
+    /// <summary>Rows times layer steps that have run so far: what tokens that leave early save.</summary>
+    public long RowsRun => layers.RowsRun;
+
+    /// <summary>Rows stay inside between steps.</summary>
+    public bool KeepsRows => loop is not null;
 
     /// <summary>Packs all weights of a plan.</summary>
     /// <param name="plan">What to compute.</param>
-    /// <param name="checkpoint">Where the plan's tensors are; not needed after the call unless the backend reads it in place.</param>
-    /// <param name="backend">The device.</param>
-    /// <param name="maxRows">The most rows a step may have; sizes the activations.</param>
-    /// <param name="progress">Told after each block, or null.</param>
-    /// <exception cref="EngineException">A tensor does not fit the plan; nothing stays allocated.</exception>
+    /// <param name="checkpoint">Where the tensors are.</param>
+    /// <param name="backend">The device; outlives the executor.</param>
+    /// <param name="maxRows">The most rows a step may have.</param>
+    /// <param name="progress">Told after each layer.</param>
+    /// <param name="selection">How depths choose tokens, where they do.</param>
+    /// <exception cref="EngineException">A tensor is missing, or its shape or format does not fit. Nothing stays allocated.</exception>
     public static Executor Load(
-        ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows = 512, IProgress<LoadProgress>? progress = null) =>
-        new(plan, checkpoint, backend, maxRows, progress);
+        ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows = 512, IProgress<LoadProgress>? progress = null,
+        DepthSelection selection = DepthSelection.Causal) =>
+        new(plan, checkpoint, backend, maxRows, selection, progress);
 
     /// <summary>
-    /// Runs one forward pass over the rows of <paramref name="step"/>: appends their keys and values to <paramref name="kv"/> and hands the logits of the
-    /// rows that asked for them to <paramref name="consume"/>, in order.
+    /// Lets the rows of <paramref name="step"/> enter, runs them and the rows inside whose tracks are in the step, and hands every row that finishes to
+    /// <paramref name="consume"/>. What was appended to <paramref name="kv"/> is noted in the step.
     /// </summary>
-    public void Step(StepPlan step, KvStorage kv, LogitsConsumer consume)
+    public void Step(StepPlan step, KvStorage kv, FinishedRowConsumer consume)
     {
-        int rows = step.Rows.Length;
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(rows, MaxRows);
-        if (rows == 0)
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(step.Rows.Length, MaxRows);
+        if (step.Tracks.Length == 0)
         {
             return;
         }
         backend.BeginStep(step, kv);
         try
         {
-            residual.Rows = normed.Rows = rows;
-            backend.Embed(embedding, residual);
-            for (int i = 0; i < steps.Length; i++)
+            rows.TakeEntering(step);
+            leaving.Clear();
+            int run = Enter(step);
+            if (loop is null)
             {
-                LayerStep layer = Plan.Layers.Steps[i];
-                BlockPlan block = Plan.Layers.Blocks[layer.Block];
-                BlockWeights weights = blocks[layer.Block];
-                if (block.Attention is { } attention)
-                {
-                    Attend(attention, weights, steps[i].Attention!, layer.KvSlot, rows);
-                }
-                if (block.FeedForward is { } feedForward)
-                {
-                    FeedForward(feedForward, weights, steps[i].FeedForward!, rows);
-                }
+                RunLayers(run, Plan.Layers.Steps.Length, step);
+                ListLeaving(step);
+                Finish(consume);
+                return;
             }
-            ComputeLogits(step.LogitRows, consume);
+            RunLayers(run, loop.FirstStep, step);
+            loop.Advance(step, rows);
+            while (loop.TakeLeaving(step, rows, leaving))
+            {
+                backend.SelectRows(rows);
+                RunLayers(loop.EndStep, Plan.Layers.Steps.Length, step);
+                Finish(consume);
+                leaving.Clear();
+            }
         }
         finally
         {
@@ -124,126 +143,130 @@ public sealed class Executor : IDisposable
         }
     }
 
+    /// <summary>Forgets the rows of a sequence that are inside.</summary>
+    public void Drop(int sequence) => loop?.Drop(sequence);
+
     /// <inheritdoc/>
-    public void Dispose()
+    public void Dispose() => arena.Dispose();
+
+    /// <summary>Brings the entering rows into the residual stream.</summary>
+    /// <returns>The layer step that comes next.</returns>
+    private int Enter(StepPlan step)
     {
-        while (owned.TryPop(out IDisposable? resource))
+        layers.Residual.Rows = rows.Rows.Length;
+        if (rows.Rows.Length == 0)
         {
-            resource.Dispose();
+            return 0;
         }
-    }
-
-    private void Attend(AttentionPlan attention, BlockWeights weights, DeviceWeights norm, int slot, int rows)
-    {
-        Activations qkv = Scratch('q', attention.Qkv.Outputs, rows);
-        Activations mixed = Scratch('a', attention.Output.Inputs, rows);
-        backend.Normalize(norm, residual, normed);
-        backend.Multiply(weights.Qkv!, normed, qkv);
-        if (weights.QueryNorm is not null || weights.KeyNorm is not null)
+        if (mixer is null)
         {
-            backend.NormalizeHeads(attention, weights.QueryNorm, weights.KeyNorm, qkv);
+            backend.SelectRows(rows);
+            backend.Embed(embedding, layers.Residual);
+            return 0;
         }
-        backend.RotateAndAppend(attention, weights.Rope, qkv, slot);
-        backend.Attend(attention, qkv, slot, mixed);
-        backend.Multiply(weights.AttentionOutput!, mixed, residual, accumulate: true);
+        mixer.Enter(step, rows, embedding);
+        layers.FeedForward(0, rows);
+        return 1;
     }
 
-    private void FeedForward(FeedForwardPlan feedForward, BlockWeights weights, DeviceWeights norm, int rows)
+    private void RunLayers(int first, int end, StepPlan step)
     {
-        Activations inner = Scratch('i', feedForward.In.Outputs, rows);
-        Activations activated = Scratch('f', feedForward.Width, rows);
-        backend.Normalize(norm, residual, normed);
-        backend.Multiply(weights.In!, normed, inner);
-        backend.Activate(feedForward.Activation, inner, activated);
-        backend.Multiply(weights.Down!, activated, residual, accumulate: true);
-    }
-
-    /// <summary>Final norm and head, only for the rows asked for.</summary>
-    private void ComputeLogits(ReadOnlySpan<int> rows, LogitsConsumer consume)
-    {
-        int vocabulary = Plan.VocabularySize;
-        for (int first = 0; first < rows.Length; first += LogitChunk)
+        if (rows.Rows.Length == 0)
         {
-            int count = Math.Min(LogitChunk, rows.Length - first);
-            backend.Gather(residual, rows.Slice(first, count), selected);
-            backend.Normalize(finalNorm, selected, selected);
-            logits.Rows = count;
-            backend.Multiply(head, selected, logits);
-            backend.ReadRows(logits, hostLogits.AsSpan(0, count * vocabulary));
-            for (int i = 0; i < count; i++)
+            return;
+        }
+        for (int i = first; i < end; i++)
+        {
+            if (rows.SetWritesKv(Plan.Layers.Steps[i].WritesKv))
             {
-                consume(first + i, hostLogits.AsSpan(i * vocabulary, vocabulary));
+                backend.SelectRows(rows);
+            }
+            layers.Run(i, step, rows);
+        }
+    }
+
+    /// <summary>Without a loop every token that entered leaves: one entry for all its streams.</summary>
+    private void ListLeaving(StepPlan step)
+    {
+        ReadOnlySpan<int> wanted = step.LogitRows;
+        int depth = Plan.Layers.Recursion?.Depths ?? 1;
+        foreach (RowRun run in rows.Runs)
+        {
+            Track track = step.Tracks[run.Track];
+            if (track.Stream != 0)
+            {
+                continue;
+            }
+            for (int i = 0; i < run.RowCount; i++)
+            {
+                bool wants = !wanted.IsEmpty && wanted[0] == track.FirstRow + i;
+                wanted = wants ? wanted[1..] : wanted;
+                leaving.Add(new LeavingRow(run.FirstRow + i, run.RowCount, track, rows.Rows[run.FirstRow + i].Position, depth, wants));
             }
         }
     }
 
-    private BlockWeights LoadBlock(BlockPlan block, Checkpoint checkpoint)
+    /// <summary>Final norm, mixing and head for those that want logits; a sequence's tokens are handed over in order.</summary>
+    private void Finish(FinishedRowConsumer consume)
     {
-        BlockWeights weights = new();
-        if (block.Attention is { } attention)
+        int pending = 0, first = 0;
+        for (int i = 0; i < leaving.Count; i++)
         {
-            weights.Qkv = Own(backend.LoadLinear(attention.Qkv, checkpoint));
-            weights.AttentionOutput = Own(backend.LoadLinear(attention.Output, checkpoint));
-            weights.QueryNorm = LoadNorm(attention.QueryNorm, attention.HeadDim, checkpoint);
-            weights.KeyNorm = LoadNorm(attention.KeyNorm, attention.HeadDim, checkpoint);
-            weights.Rope = attention.Rope is null ? null : LoadRope(attention.Rope);
-            Scratch('q', attention.Qkv.Outputs);
-            Scratch('a', attention.Output.Inputs);
+            LeavingRow row = leaving[i];
+            bool fits = pending == 0
+                || (pending < LogitChunk && first + pending == i && leaving[first].Track.StreamSet == row.Track.StreamSet);
+            if (pending > 0 && (!fits || !row.WantsLogits))
+            {
+                ComputeLogits(first, pending, consume);
+                pending = 0;
+            }
+            if (!row.WantsLogits)
+            {
+                consume(new FinishedRow(row.Track.Sequence, row.Position, row.Depth, []), []);
+                continue;
+            }
+            first = pending == 0 ? i : first;
+            pending++;
         }
-        if (block.FeedForward is { } feedForward)
+        if (pending > 0)
         {
-            weights.In = Own(backend.LoadLinear(feedForward.In, checkpoint));
-            weights.Down = Own(backend.LoadLinear(feedForward.Down, checkpoint));
-            Scratch('i', feedForward.In.Outputs);
-            Scratch('f', feedForward.Width);
+            ComputeLogits(first, pending, consume);
         }
-        return weights;
     }
 
-    private DeviceWeights? LoadNorm(NormPlan? plan, int width, Checkpoint checkpoint) =>
-        plan is null ? null : Own(backend.LoadNorm(plan, width, checkpoint));
-
-    /// <summary>Layers that share a rotation share its table.</summary>
-    private DeviceWeights LoadRope(RopePlan plan)
+    private void ComputeLogits(int first, int count, FinishedRowConsumer consume)
     {
-        if (!ropes.TryGetValue(plan, out DeviceWeights? rope))
+        int vocabulary = Plan.VocabularySize;
+        int set = leaving[first].Track.StreamSet;
+        int streams = mixer?.StreamsOf(set) ?? 1;
+        selected.Clear();
+        for (int i = first; i < first + count; i++)
         {
-            ropes[plan] = rope = Own(backend.LoadRope(plan, Plan.ContextLength));
+            for (int stream = 0; stream < streams; stream++)
+            {
+                selected.Add(leaving[i].Row + stream * leaving[i].StreamStride);
+            }
         }
-        return rope;
-    }
-
-    /// <summary>The activations for a role and width: layers of one width share them; pruned layers of other widths get their own.</summary>
-    private Activations Scratch(char role, int width, int rows = 0)
-    {
-        if (!activations.TryGetValue((role, width), out Activations? buffer))
+        backend.Gather(layers.Residual, System.Runtime.InteropServices.CollectionsMarshal.AsSpan(selected), states);
+        backend.Normalize(finalNorm, states, states);
+        ReadOnlySpan<float> weights = streams == 1 ? [] : mixer!.Mix(set, states, mixed);
+        logits.Rows = count;
+        backend.Multiply(head, streams == 1 ? states : mixed, logits);
+        backend.ReadRows(logits, hostLogits.AsSpan(0, count * vocabulary));
+        for (int i = 0; i < count; i++)
         {
-            buffer = backend.Allocate(MaxRows, width);
-            owned.Push(buffer);
-            activations[(role, width)] = buffer;
+            LeavingRow row = leaving[first + i];
+            consume(new FinishedRow(row.Track.Sequence, row.Position, row.Depth, weights.IsEmpty ? [] : weights.Slice(i * streams, streams)),
+                hostLogits.AsSpan(i * vocabulary, vocabulary));
         }
-        buffer.Rows = rows;
-        return buffer;
     }
-
-    private DeviceWeights Own(DeviceWeights weights)
-    {
-        owned.Push(weights);
-        WeightBytes += weights.Bytes;
-        return weights;
-    }
-
-    private Activations Own(Activations buffer)
-    {
-        owned.Push(buffer);
-        return buffer;
-    }
-
-    /// <summary>Packed weights of a block; null where the block has no such part.</summary>
-    private sealed class BlockWeights
-    {
-        public DeviceWeights? Qkv, AttentionOutput, QueryNorm, KeyNorm, Rope, In, Down;
-    }
-
-    private readonly record struct StepNorms(DeviceWeights? Attention, DeviceWeights? FeedForward);
 }
+
+/// <summary>A token whose layers are all done.</summary>
+/// <param name="Row">Row of its first stream in the residual stream.</param>
+/// <param name="StreamStride">Rows from a stream to the next.</param>
+/// <param name="Track">Track of its first stream.</param>
+/// <param name="Position">Position in the sequence.</param>
+/// <param name="Depth">Recursions it went through.</param>
+/// <param name="WantsLogits">Its logits are asked for.</param>
+internal readonly record struct LeavingRow(int Row, int StreamStride, Track Track, int Position, int Depth, bool WantsLogits);

@@ -75,19 +75,33 @@ public interface IBackend : IDisposable
     /// <summary>Prepares the rotation for positions 0 … contextLength − 1.</summary>
     DeviceWeights LoadRope(RopePlan plan, int contextLength);
 
+    /// <summary>
+    /// Loads the prefixes that every set of streams has for one step of the layers; an entry is null where a set has one stream and so no prefix.
+    /// </summary>
+    /// <param name="prefixes">Per set, the tensors, the number of streams and the tokens of a prefix.</param>
+    /// <param name="shape">Heads of the step's slot.</param>
+    /// <param name="checkpoint">Where the tensors are.</param>
+    DeviceWeights LoadPrefixes(IReadOnlyList<(StreamPrefixPlan Plan, int Streams, int Tokens)?> prefixes, KvSlotPlan shape, Checkpoint checkpoint);
+
     /// <summary>Makes room for activations.</summary>
     Activations Allocate(int capacity, int width);
 
     /// <summary>Makes the page pool. Pages are large enough for the largest slot.</summary>
     KvStorage AllocateKv(IReadOnlyList<KvSlotPlan> slots, KvFormat format, int pageCount, int pageTokens);
 
-    /// <summary>Announces a step: its rows and page tables stay as they are until <see cref="EndStep"/>.</summary>
+    /// <summary>Announces a step: its tracks and page tables stay as they are until <see cref="EndStep"/>.</summary>
     void BeginStep(StepPlan step, KvStorage kv);
+
+    /// <summary>
+    /// Says which rows <see cref="Embed"/>, <see cref="RotateAndAppend"/> and <see cref="Attend"/> work on from here on. A run that writes begins behind what the
+    /// slot held before the step and what <see cref="StepPlan.Appended"/> says when the operation is called.
+    /// </summary>
+    void SelectRows(RowSet rows);
 
     /// <summary>Ends the step; host threads of the backend may rest.</summary>
     void EndStep();
 
-    /// <summary>output[r] = tokens[row r's token] (+ positions[row r's position]) for all rows of the step.</summary>
+    /// <summary>output[r] = tokens[row r's token] (+ positions[row r's position]) for all selected rows.</summary>
     void Embed(DeviceWeights embedding, Activations output);
 
     /// <summary>output = norm(input), row by row. Input and output may be the same.</summary>
@@ -101,20 +115,41 @@ public interface IBackend : IDisposable
 
     /// <summary>
     /// Rotates q (in place) and k of every row of <paramref name="qkv"/> by the row's position, and appends k and v to the row's track in
-    /// <paramref name="slot"/>. <paramref name="rope"/> is null where positions are learned.
+    /// <paramref name="slot"/> shifted by its run; rows of runs that do not write only have q rotated. <paramref name="rope"/> is null where positions are
+    /// learned.
     /// </summary>
     void RotateAndAppend(AttentionPlan attention, DeviceWeights? rope, Activations qkv, int slot);
 
     /// <summary>
-    /// output[r] = softmax(scale · q·Kᵀ)·V over the tokens of row r's track in <paramref name="slot"/> up to and including row r, [heads × headDim].
+    /// output[r] = softmax(scale · q·Kᵀ)·V over the tokens of row r's track in <paramref name="slot"/> (shifted by its run) up to and including row r,
+    /// [heads × headDim]. Where <paramref name="prefixes"/> has one for the row's stream, its keys and values come before the tokens', outside any window.
     /// </summary>
-    void Attend(AttentionPlan attention, Activations qkv, int slot, Activations output);
+    void Attend(AttentionPlan attention, Activations qkv, int slot, DeviceWeights? prefixes, Activations output);
 
     /// <summary>output = activation(input): [gate | up] → width for gated kinds, else elementwise.</summary>
     void Activate(Activation activation, Activations input, Activations output);
 
     /// <summary>output[i] = input[rows[i]]: compacts the rows named; sets <c>output.Rows</c>.</summary>
     void Gather(Activations input, ReadOnlySpan<int> rows, Activations output);
+
+    /// <summary>output[rows[i]] = input[i]; no row is named twice.</summary>
+    void Scatter(Activations input, ReadOnlySpan<int> rows, Activations output);
+
+    /// <summary>output[rows[i]] += weights[i] · input[i]; no row is named twice.</summary>
+    void ScatterAdd(Activations input, ReadOnlySpan<float> weights, ReadOnlySpan<int> rows, Activations output);
+
+    /// <summary>Multiplies every element by a factor, in place.</summary>
+    void Scale(Activations activations, float factor);
+
+    /// <summary>
+    /// Lays the streams of a token side by side, element by element: output[i][h · P + p] = input[i · P + p][h], [n · P, width] → [n, width · P].
+    /// </summary>
+    void Interleave(Activations input, int streams, Activations output);
+
+    /// <summary>
+    /// Replaces each row of <paramref name="gate"/> [n, P] by w = (1 − ε)·softmax + ε / P, and output[i] = Σₚ wₚ · input[i · P + p].
+    /// </summary>
+    void MixStreams(Activations gate, Activations input, float smoothing, Activations output);
 
     /// <summary>Waits for the device and copies all rows of <paramref name="source"/> to <paramref name="destination"/> [rows × width].</summary>
     void ReadRows(Activations source, Span<float> destination);

@@ -2,23 +2,27 @@ namespace Engine.Execution;
 
 /// <summary>
 /// Keys and values of sequences that have ended, kept while pages are plentiful so that the next prompt with the same beginning
-/// (the next turn of a chat, a shared system prompt) starts where it ended. Least recently used goes first.
+/// (the next turn of a chat, a shared system prompt) starts where it ended. Least recently used goes first. For models in which every token reaches every
+/// slot: elsewhere a number of tokens is no number of pages.
 /// </summary>
 public sealed class PrefixCache(KvCache cache, int capacity = 16)
 {
-    private readonly List<(int[] Tokens, KvTrack Track)> entries = [];
+    private readonly List<Entry> entries = [];
 
     /// <summary>Sequences kept.</summary>
     public int Count => entries.Count;
 
-    /// <summary>Shares the longest kept prefix of a prompt with an empty track, at most all but the last token.</summary>
+    /// <summary>Shares the longest kept prefix of a prompt with empty tracks, at most all but the last token.</summary>
+    /// <param name="prompt">The prompt.</param>
+    /// <param name="streamSet">The set of streams that it is for: others see other prefixes.</param>
+    /// <param name="targets">A track per stream.</param>
     /// <returns>Tokens shared.</returns>
-    public int TryShare(ReadOnlySpan<int> prompt, KvTrack target)
+    public int TryShare(ReadOnlySpan<int> prompt, int streamSet, ReadOnlySpan<KvTrack> targets)
     {
         int best = -1, length = 0;
         for (int i = 0; i < entries.Count; i++)
         {
-            int common = Math.Min(prompt.Length - 1, prompt.CommonPrefixLength(entries[i].Tokens));
+            int common = entries[i].StreamSet == streamSet ? Math.Min(prompt.Length - 1, prompt.CommonPrefixLength(entries[i].Tokens)) : 0;
             if (common > length)
             {
                 (best, length) = (i, common);
@@ -28,18 +32,21 @@ public sealed class PrefixCache(KvCache cache, int capacity = 16)
         {
             return 0;
         }
-        (int[] Tokens, KvTrack Track) entry = entries[best];
+        Entry entry = entries[best];
         entries.RemoveAt(best);
         entries.Add(entry);
-        return cache.SharePrefix(entry.Track, target, length);
+        return Share(entry.Tracks, targets, length);
     }
 
-    /// <summary>Keeps an ended sequence's whole pages; its track is empty afterwards.</summary>
+    /// <summary>Keeps an ended sequence's whole pages; its tracks are empty afterwards.</summary>
     public void Keep(Sequence sequence)
     {
-        KvTrack kept = new(cache.SlotCount);
-        int shared = cache.SharePrefix(sequence.Track, kept, sequence.Processed);
-        cache.Release(sequence.Track);
+        KvTrack[] kept = cache.NewTracks(sequence.Tracks.Length);
+        int shared = Share(sequence.Tracks, kept, sequence.Finished);
+        foreach (KvTrack track in sequence.Tracks)
+        {
+            cache.Release(track);
+        }
         if (shared == 0)
         {
             return;
@@ -48,7 +55,7 @@ public sealed class PrefixCache(KvCache cache, int capacity = 16)
         {
             EvictOldest();
         }
-        entries.Add((sequence.Tokens[..shared].ToArray(), kept));
+        entries.Add(new Entry(sequence.Tokens[..shared].ToArray(), sequence.StreamSet, kept));
     }
 
     /// <summary>Frees the least recently used entry; false when there is none.</summary>
@@ -58,8 +65,23 @@ public sealed class PrefixCache(KvCache cache, int capacity = 16)
         {
             return false;
         }
-        cache.Release(entries[0].Track);
+        foreach (KvTrack track in entries[0].Tracks)
+        {
+            cache.Release(track);
+        }
         entries.RemoveAt(0);
         return true;
     }
+
+    private int Share(ReadOnlySpan<KvTrack> sources, ReadOnlySpan<KvTrack> targets, int tokens)
+    {
+        int shared = 0;
+        for (int stream = 0; stream < sources.Length; stream++)
+        {
+            shared = cache.SharePrefix(sources[stream], targets[stream], tokens);
+        }
+        return shared;
+    }
+
+    private sealed record Entry(int[] Tokens, int StreamSet, KvTrack[] Tracks);
 }

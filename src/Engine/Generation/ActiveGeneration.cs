@@ -12,14 +12,17 @@ internal sealed class ActiveGeneration
     private readonly Detokenizer? detokenizer;
     private readonly StopStrings? stop;
     private readonly bool ignoreEnd;
+    private readonly bool reportStreams;
+    private List<int>? depths;
     private readonly long queuedAt = Stopwatch.GetTimestamp();
     private long startedAt, firstTokenAt;
     private int cachedTokens;
 
-    public ActiveGeneration(ReadOnlySpan<int> prompt, int maxTokens, GenerationRequest request, Tokenizer? tokenizer)
+    public ActiveGeneration(ReadOnlySpan<int> prompt, int maxTokens, GenerationRequest request, Tokenizer? tokenizer, int streamSet = 0)
     {
         Prompt = prompt.ToArray();
         MaxTokens = maxTokens;
+        StreamSet = streamSet;
         this.tokenizer = tokenizer;
         // After a prompt with text in it, the first word's leading space belongs to the answer.
         bool continues = tokenizer is not null && Prompt.Any(id => id < tokenizer.VocabularySize && !tokenizer.IsSpecial(id));
@@ -27,11 +30,15 @@ internal sealed class ActiveGeneration
         Sampler = new Sampler(request.Sampling);
         stop = request.Stop.Count == 0 ? null : new StopStrings(request.Stop);
         ignoreEnd = request.IgnoreEndOfSequence;
+        reportStreams = request.ReportStreamWeights;
     }
 
     public int[] Prompt { get; }
 
     public int MaxTokens { get; }
+
+    /// <summary>Index of the set of streams that it asked for.</summary>
+    public int StreamSet { get; }
 
     public Sampler Sampler { get; }
 
@@ -53,8 +60,19 @@ internal sealed class ActiveGeneration
         startedAt = Stopwatch.GetTimestamp();
     }
 
+    /// <summary>Notes how deep a token went.</summary>
+    public void NoteDepth(int position, int depth)
+    {
+        depths ??= [];
+        // A sequence that had to start again brings its first tokens again.
+        if (position == depths.Count)
+        {
+            depths.Add(depth);
+        }
+    }
+
     /// <summary>Chooses the next token from a row of logits and sends it on.</summary>
-    public void Accept(Span<float> logits)
+    public void Accept(in FinishedRow row, Span<float> logits)
     {
         Sequence sequence = Sequence!;
         SampledToken sampled = Sampler.Sample(logits, sequence.Tokens);
@@ -85,7 +103,11 @@ internal sealed class ActiveGeneration
         }
         text = FilterStop(text, ref finish);
         Finished = finish is not null;
-        Stream.Write(new GeneratedToken(sampled.Id, text, sampled.Logprob, Sampler.TopLogprobs(), finish, Finished ? MakeUsage() : null));
+        Stream.Write(new GeneratedToken(sampled.Id, text, sampled.Logprob, Sampler.TopLogprobs(), finish, Finished ? MakeUsage() : null)
+        {
+            Depth = row.Depth,
+            StreamWeights = reportStreams ? row.StreamWeights.ToArray() : [],
+        });
         if (Finished)
         {
             Stream.Complete();
@@ -119,5 +141,8 @@ internal sealed class ActiveGeneration
 
     private Usage MakeUsage() => new(
         Prompt.Length, cachedTokens, Generated,
-        Stopwatch.GetElapsedTime(startedAt == 0 ? queuedAt : startedAt, firstTokenAt), Stopwatch.GetElapsedTime(firstTokenAt));
+        Stopwatch.GetElapsedTime(startedAt == 0 ? queuedAt : startedAt, firstTokenAt), Stopwatch.GetElapsedTime(firstTokenAt))
+    {
+        Depths = depths ?? [],
+    };
 }

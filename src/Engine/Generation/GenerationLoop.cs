@@ -5,7 +5,9 @@ namespace Engine.Generation;
 
 /// <summary>
 /// One thread that runs a model for all its users: admits requests while pages last, plans a step over all running sequences, runs it, samples.
-/// A request is admitted only with pages for its whole length reserved, so a running sequence never waits for another's memory.
+/// <para>Where every token reaches every slot, a request is admitted only with pages for its whole length reserved, so a running sequence never waits for
+/// another's memory. Where tokens leave early, that would reserve what is never used: requests are admitted by what they are expected to need, pages are taken as
+/// they fill, and if they run out all the same, the youngest sequence gives its own back and starts again later with the tokens it has.</para>
 /// </summary>
 internal sealed class GenerationLoop : IDisposable
 {
@@ -14,12 +16,16 @@ internal sealed class GenerationLoop : IDisposable
     private readonly PrefixCache prefixes;
     private readonly Tokenizer? tokenizer;
     private readonly StepPlan plan;
-    private readonly LogitsConsumer accept;
+    private readonly FinishedRowConsumer accept;
+    private readonly double pagesPerToken;
+    private readonly bool reservesWhole;
+    private readonly bool sharesPrefixes;
     private readonly List<ActiveGeneration> running = [];
     private readonly List<Sequence> sequences = [];
     private readonly List<Sequence> planned = [];
     private readonly Queue<ActiveGeneration> arrivals = new();
     private readonly Queue<ActiveGeneration> waiting = new();
+    private readonly Stack<ActiveGeneration> preempted = new();
     private readonly Lock arrivalsGate = new();
     private readonly SemaphoreSlim wake = new(0);
     private readonly Thread thread;
@@ -34,6 +40,10 @@ internal sealed class GenerationLoop : IDisposable
         prefixes = new PrefixCache(cache);
         plan = new StepPlan(cache.SlotCount);
         accept = Accept;
+        bool official = executor.Selection == DepthSelection.Official;
+        reservesWhole = !executor.KeepsRows || official;
+        sharesPrefixes = !executor.KeepsRows;
+        pagesPerToken = executor.Plan.Layers.SlotsPerToken / cache.PageTokens;
         thread = new Thread(Run) { IsBackground = true, Name = "generation" };
         thread.Start();
     }
@@ -43,16 +53,16 @@ internal sealed class GenerationLoop : IDisposable
 
     /// <summary>Queues a request.</summary>
     /// <exception cref="EngineException">It needs more pages than the cache has.</exception>
-    public ActiveGeneration Submit(ReadOnlySpan<int> prompt, int maxTokens, GenerationRequest request)
+    public ActiveGeneration Submit(ReadOnlySpan<int> prompt, int maxTokens, GenerationRequest request, int streamSet = 0)
     {
-        long pages = cache.PagesFor(prompt.Length + maxTokens);
-        if (pages > cache.PageCount)
+        int streams = StreamsOf(streamSet);
+        if (cache.PagesFor(prompt.Length + maxTokens, streams) > cache.PageCount)
         {
             throw new EngineException(
-                $"the KV cache holds {(long)cache.PageCount / cache.SlotCount * cache.PageTokens} tokens, and the request needs " +
+                $"the KV cache holds {cache.PageCount / cache.PagesFor(1, streams) * cache.PageTokens} tokens, and the request needs " +
                 $"{prompt.Length} for the prompt and {maxTokens} to generate");
         }
-        ActiveGeneration generation = new(prompt, maxTokens, request, tokenizer);
+        ActiveGeneration generation = new(prompt, maxTokens, request, tokenizer, streamSet);
         lock (arrivalsGate)
         {
             ThrowIfStopping();
@@ -62,10 +72,10 @@ internal sealed class GenerationLoop : IDisposable
         return generation;
     }
 
-    /// <summary>Reserves pages for a track outside the loop (see <see cref="LogitsSession"/>); call with <see cref="ExecutorGate"/> held.</summary>
-    public bool TryReserve(KvTrack track, int tokens)
+    /// <summary>Reserves pages for tracks outside the loop too (see <see cref="LogitsSession"/>); call with <see cref="ExecutorGate"/> held.</summary>
+    public bool TryReserve(ReadOnlySpan<KvTrack> tracks, int tokens)
     {
-        while (!cache.TryReserve(track, tokens))
+        while (!cache.TryReserve(tracks, tokens))
         {
             if (!prefixes.EvictOldest())
             {
@@ -123,7 +133,7 @@ internal sealed class GenerationLoop : IDisposable
                     Admit();
                     RunStep();
                 }
-                if (sequences.Count == 0)
+                if (planned.Count == 0)
                 {
                     wake.Wait();
                 }
@@ -138,7 +148,12 @@ internal sealed class GenerationLoop : IDisposable
     private void RunStep()
     {
         DropCancelled();
-        Scheduler.Fill(plan, cache, sequences, executor.MaxRows, planned);
+        Scheduler.Assign(sequences, executor.MaxRows, wholePrompts: executor.Selection == DepthSelection.Official);
+        if (!reservesWhole)
+        {
+            ReserveStep();
+        }
+        Scheduler.Fill(plan, cache, sequences, planned);
         if (planned.Count == 0)
         {
             return;
@@ -146,9 +161,13 @@ internal sealed class GenerationLoop : IDisposable
         try
         {
             executor.Step(plan, cache.Storage, accept);
-            foreach (Sequence sequence in planned)
+            Scheduler.Complete(plan, cache, planned);
+            for (int i = 0; !reservesWhole && i < planned.Count; i++)
             {
-                sequence.CompleteStep();
+                foreach (KvTrack track in planned[i].Tracks)
+                {
+                    cache.Trim(track);
+                }
             }
         }
 #pragma warning disable CA1031 // Whatever a step or a sampler throws ends the generations it served, not the process.
@@ -161,19 +180,64 @@ internal sealed class GenerationLoop : IDisposable
         {
             if (running[i].Finished)
             {
-                prefixes.Keep(sequences[i]);
-                Remove(i);
+                Keep(i);
             }
         }
     }
 
-    private void Accept(int index, Span<float> logits)
+    /// <summary>Takes pages for what this step may append, the oldest sequences first.</summary>
+    private void ReserveStep()
     {
-        Sequence sequence = planned[plan.Rows[plan.LogitRows[index]].Track];
-        ActiveGeneration generation = running[sequences.IndexOf(sequence)];
+        for (int i = 0; i < sequences.Count; i++)
+        {
+            Sequence sequence = sequences[i];
+            while (!TryReserve(sequence.Tracks, sequence.Planned + sequence.InFlight))
+            {
+                if (i == sequences.Count - 1 && sequence.Planned > 0 && sequence.InFlight > 0)
+                {
+                    sequence.Planned = 0;
+                    continue;
+                }
+                // A request is only accepted if it fits alone, so this ends with the oldest sequence at the latest.
+                Preempt(sequences.Count - 1);
+                if (i == sequences.Count)
+                {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// <summary>Takes a sequence's pages; it goes on later from its tokens, which are the same whoever ran beside it.</summary>
+    private void Preempt(int index)
+    {
+        executor.Drop(sequences[index].Id);
+        sequences[index].Restart(cache);
+        preempted.Push(running[index]);
+        running.RemoveAt(index);
+        sequences.RemoveAt(index);
+    }
+
+    private void Accept(in FinishedRow row, Span<float> logits)
+    {
+        int index = 0;
+        while (sequences[index].Id != row.Sequence)
+        {
+            index++;
+        }
+        ActiveGeneration generation = running[index];
+        sequences[index].Finish();
+        if (executor.KeepsRows)
+        {
+            generation.NoteDepth(row.Position, row.Depth);
+        }
+        if (logits.IsEmpty)
+        {
+            return;
+        }
         try
         {
-            generation.Accept(logits);
+            generation.Accept(row, logits);
         }
 #pragma warning disable CA1031 // What one request's sampling throws ends that request, not its neighbours.
         catch (Exception error)
@@ -192,10 +256,19 @@ internal sealed class GenerationLoop : IDisposable
                 waiting.Enqueue(arrival);
             }
         }
-        // No more sequences than rows, so that every one of them gets a row in every step.
-        while (running.Count < executor.MaxRows && waiting.TryPeek(out ActiveGeneration? next))
+        while (preempted.TryPeek(out ActiveGeneration? stopped))
         {
-            if (!next.Cancelled && !TryStart(next))
+            if (!stopped.Cancelled && !MayStart(stopped))
+            {
+                return;
+            }
+            preempted.Pop();
+            running.Add(stopped);
+            sequences.Add(stopped.Sequence!);
+        }
+        while (waiting.TryPeek(out ActiveGeneration? next))
+        {
+            if (!next.Cancelled && !(MayStart(next) && TryStart(next)))
             {
                 return;
             }
@@ -203,22 +276,44 @@ internal sealed class GenerationLoop : IDisposable
         }
     }
 
+    /// <summary>No more streams than rows, so that every sequence gets its rows in every step; and no more pages expected than there are.</summary>
+    private bool MayStart(ActiveGeneration generation)
+    {
+        int rows = StreamsOf(generation.StreamSet);
+        double pages = ExpectedPages(generation);
+        foreach (ActiveGeneration other in running)
+        {
+            rows += StreamsOf(other.StreamSet);
+            pages += ExpectedPages(other);
+        }
+        return rows <= executor.MaxRows && (reservesWhole || running.Count == 0 || pages <= cache.PageCount);
+    }
+
     private bool TryStart(ActiveGeneration generation)
     {
-        KvTrack track = new(cache.SlotCount);
-        int shared = prefixes.TryShare(generation.Prompt, track);
-        if (!TryReserve(track, generation.Prompt.Length + generation.MaxTokens - shared))
+        KvTrack[] tracks = cache.NewTracks(StreamsOf(generation.StreamSet));
+        int shared = sharesPrefixes ? prefixes.TryShare(generation.Prompt, generation.StreamSet, tracks) : 0;
+        if (reservesWhole && !TryReserve(tracks, generation.Prompt.Length + generation.MaxTokens - shared))
         {
-            cache.Release(track);
+            foreach (KvTrack track in tracks)
+            {
+                cache.Release(track);
+            }
             return false;
         }
-        Sequence sequence = new(nextSequence++, generation.Prompt, track);
+        Sequence sequence = new(nextSequence++, generation.Prompt, tracks, generation.StreamSet);
         sequence.SkipPrefix(shared);
         generation.Start(sequence, shared);
         running.Add(generation);
         sequences.Add(sequence);
         return true;
     }
+
+    private int StreamsOf(int streamSet) => executor.Plan.Streams?.Sets[streamSet].Count ?? 1;
+
+    /// <summary>Pages a sequence will hold at its end: what its tokens fill on average, and a page begun in every slot.</summary>
+    private double ExpectedPages(ActiveGeneration generation) =>
+        StreamsOf(generation.StreamSet) * ((generation.Prompt.Length + generation.MaxTokens) * pagesPerToken + 0.5 * cache.SlotCount);
 
     private void DropCancelled()
     {
@@ -227,15 +322,27 @@ internal sealed class GenerationLoop : IDisposable
             if (running[i].Cancelled)
             {
                 running[i].Stream.Complete();
-                prefixes.Keep(sequences[i]);
-                Remove(i);
+                executor.Drop(sequences[i].Id);
+                Keep(i);
             }
         }
     }
 
+    private void Keep(int index)
+    {
+        if (sharesPrefixes)
+        {
+            prefixes.Keep(sequences[index]);
+        }
+        Remove(index);
+    }
+
     private void Remove(int index)
     {
-        cache.Release(sequences[index].Track);
+        foreach (KvTrack track in sequences[index].Tracks)
+        {
+            cache.Release(track);
+        }
         running.RemoveAt(index);
         sequences.RemoveAt(index);
     }
@@ -246,7 +353,12 @@ internal sealed class GenerationLoop : IDisposable
         for (int i = running.Count - 1; i >= 0; i--)
         {
             running[i].Stream.Complete(error);
+            executor.Drop(sequences[i].Id);
             Remove(i);
+        }
+        while (preempted.TryPop(out ActiveGeneration? stopped))
+        {
+            stopped.Stream.Complete(error);
         }
         lock (arrivalsGate)
         {

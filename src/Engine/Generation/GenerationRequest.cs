@@ -20,6 +20,14 @@ public sealed record GenerationRequest
     /// <summary>Text that ends the generation; it is not part of the output.</summary>
     public IReadOnlyList<string> Stop { get; init; } = [];
 
+    /// <summary>
+    /// Parallel streams, for models that have them: one of the counts that were loaded (ParScale's P). Null: those of the first set.
+    /// </summary>
+    public int? Streams { get; init; }
+
+    /// <summary>Fills <see cref="GeneratedToken.StreamWeights"/>.</summary>
+    public bool ReportStreamWeights { get; init; }
+
     /// <summary>Goes on through end-of-sequence tokens (for benchmarks).</summary>
     public bool IgnoreEndOfSequence { get; init; }
 }
@@ -41,7 +49,13 @@ public enum FinishReason
 /// <param name="CompletionTokens">Tokens generated, an end-of-sequence token included.</param>
 /// <param name="PromptTime">From admission to the first token.</param>
 /// <param name="CompletionTime">From the first token to the last.</param>
-public sealed record Usage(int PromptTokens, int CachedTokens, int CompletionTokens, TimeSpan PromptTime, TimeSpan CompletionTime);
+public sealed record Usage(int PromptTokens, int CachedTokens, int CompletionTokens, TimeSpan PromptTime, TimeSpan CompletionTime)
+{
+    /// <summary>
+    /// In a model that routes tokens to depths, how many recursions each token went through: prompt and completion but the last token, which nobody fed. Else empty.
+    /// </summary>
+    public IReadOnlyList<int> Depths { get; init; } = [];
+}
 
 /// <summary>One generated token.</summary>
 /// <param name="Id">Token id.</param>
@@ -53,4 +67,13 @@ public sealed record Usage(int PromptTokens, int CachedTokens, int CompletionTok
 /// <param name="Finish">Set on the last token.</param>
 /// <param name="Usage">Set on the last token.</param>
 public readonly record struct GeneratedToken(
-    int Id, string Text, float Logprob, IReadOnlyList<TokenLogprob> Top, FinishReason? Finish, Usage? Usage);
+    int Id, string Text, float Logprob, IReadOnlyList<TokenLogprob> Top, FinishReason? Finish, Usage? Usage)
+{
+    /// <summary>Recursions that the token before this one went through, from whose logits this was chosen; 1 in a model without recursion.</summary>
+    public int Depth { get; init; }
+
+    /// <summary>
+    /// What the gate gave each stream at the token before this one, where <see cref="GenerationRequest.ReportStreamWeights"/> asks for it; else empty.
+    /// </summary>
+    public IReadOnlyList<float> StreamWeights { get; init; } = [];
+}

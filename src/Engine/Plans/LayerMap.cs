@@ -9,7 +9,32 @@ namespace Engine.Plans;
 /// <param name="Blocks">Distinct sets of weights.</param>
 /// <param name="Steps">The forward pass, in order.</param>
 /// <param name="KvSlots">What each KV slot holds. A sequence has a page table and a length per slot.</param>
-public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<LayerStep> Steps, ImmutableArray<KvSlotPlan> KvSlots);
+public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<LayerStep> Steps, ImmutableArray<KvSlotPlan> KvSlots)
+{
+    /// <summary>
+    /// KV slots that a token fills on average: all, but those of depths only as far as the depths were trained to take tokens
+    /// (<see cref="DepthRouterPlan.Capacities"/>).
+    /// </summary>
+    public double SlotsPerToken
+    {
+        get
+        {
+            double slots = KvSlots.Length;
+            if (Recursion is { Router: { Capacities.IsEmpty: false } router } recursion)
+            {
+                for (int depth = 0; depth < recursion.Depths; depth++)
+                {
+                    bool holds = depth == 0 || Steps[recursion.FirstStep + depth * recursion.StepsPerDepth].WritesKv;
+                    slots -= holds ? recursion.StepsPerDepth * (1 - router.Capacities[depth]) : 0;
+                }
+            }
+            return slots;
+        }
+    }
+
+    /// <summary>The steps that are a repetition of the same blocks, or null where every step stands for itself.</summary>
+    public RecursionPlan? Recursion { get; init; }
+}
 
 /// <summary>Weights of a transformer block; either sublayer may be absent.</summary>
 /// <param name="Attention">Self-attention, or null.</param>
@@ -21,9 +46,17 @@ public sealed record BlockPlan(AttentionPlan? Attention, FeedForwardPlan? FeedFo
 /// <param name="KvSlot">Index into <see cref="LayerMap.KvSlots"/>.</param>
 /// <param name="AttentionNorm">Norm before attention; null where the block has no attention.</param>
 /// <param name="FeedForwardNorm">Norm before the feed-forward; null where the block has none.</param>
-public sealed record LayerStep(int Block, int KvSlot, NormPlan? AttentionNorm, NormPlan? FeedForwardNorm);
+public sealed record LayerStep(int Block, int KvSlot, NormPlan? AttentionNorm, NormPlan? FeedForwardNorm)
+{
+    /// <summary>
+    /// False where the slot already holds this token's key and value, written by an earlier step (recursive KV sharing): the step computes queries
+    /// only, and the slot holds every token of the sequence.
+    /// </summary>
+    public bool WritesKv { get; init; } = true;
+}
 
 /// <summary>Shape of the keys and values of a slot: per token, K and V are [kvHeads, headDim] each.</summary>
 /// <param name="KvHeads">Key and value heads.</param>
 /// <param name="HeadDim">Elements of a head.</param>
-public readonly record struct KvSlotPlan(int KvHeads, int HeadDim);
+/// <param name="SharedByStreams">What is stored is the same in every stream of a sequence, so the first stream holds it for all.</param>
+public readonly record struct KvSlotPlan(int KvHeads, int HeadDim, bool SharedByStreams = false);

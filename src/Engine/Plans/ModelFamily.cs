@@ -23,6 +23,11 @@ public sealed class ModelFamily
     /// <summary>What of the family is computed, in a line.</summary>
     public required string Supports { get; init; }
 
+    /// <summary>
+    /// Recognises checkpoints of the family that name another's model type, given model type and architecture; null where the names tell.
+    /// </summary>
+    internal Func<Checkpoint, string?, string?, bool>? Claims { get; init; }
+
     /// <summary>Makes the plan.</summary>
     internal Func<Checkpoint, ModelPlan> Read { get; }
 }

@@ -30,6 +30,9 @@ public sealed record ModelPlan
 
     /// <summary>Hidden state to logits [hiddenSize → vocabularySize]; names the embedding's tensor where they are tied.</summary>
     public required LinearPlan Head { get; init; }
+
+    /// <summary>Parallel streams, or null.</summary>
+    public StreamsPlan? Streams { get; init; }
 }
 
 /// <summary>A tensor, or a run of its rows, or its transpose.</summary>
@@ -141,6 +144,8 @@ public enum Activation
     Gelu,
     /// <summary>gelu_tanh(gate) ⊙ up.</summary>
     GeGluTanh,
+    /// <summary>silu(x) (Elfwing et al. 2018).</summary>
+    Silu,
 }
 
 /// <summary>A feed-forward block.</summary>

@@ -12,11 +12,12 @@ namespace Engine.Plans;
 public static class ModelPlanReader
 {
     /// <summary>The families there are readers for.</summary>
-    public static ImmutableArray<ModelFamily> Families { get; } = [Llama.Family, Mistral.Family, Qwen2.Family, Qwen3.Family, Gpt2.Family];
+    public static ImmutableArray<ModelFamily> Families { get; } =
+        [Llama.Family, Mistral.Family, Qwen2.Family, Qwen3.Family, Gpt2.Family, ParScale.Family, MixtureOfRecursions.Family];
 
     /// <summary>
     /// Reads the plan from the checkpoint's configuration and checks it against the tensors that exist. No weights are read but a table of
-    /// rope factors.
+    /// rope factors, a few bytes of each layer, and layers that seem to be copies of each other, which become one block.
     /// </summary>
     /// <exception cref="EngineException">
     /// The family is not known; a key is missing, malformed, or asks for something that is not computed; a tensor is missing, unused or has
@@ -25,7 +26,7 @@ public static class ModelPlanReader
     public static ModelPlan Read(Checkpoint checkpoint)
     {
         ArgumentNullException.ThrowIfNull(checkpoint);
-        return Find(checkpoint).Read(checkpoint);
+        return SharedWeights.Find(Find(checkpoint).Read(checkpoint), checkpoint);
     }
 
     private static ModelFamily Find(Checkpoint checkpoint)
@@ -37,6 +38,10 @@ public static class ModelPlanReader
         {
             throw new EngineException(
                 $"the configuration names neither a model_type nor an architecture; known: {Known()}", checkpoint.Path);
+        }
+        if (Families.FirstOrDefault(family => family.Claims?.Invoke(checkpoint, modelType, architecture) == true) is { } claimed)
+        {
+            return claimed;
         }
         ModelFamily? family = modelType is null
             ? Families.FirstOrDefault(family => family.Architectures.Contains(architecture!))

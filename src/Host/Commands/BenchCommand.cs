@@ -23,6 +23,7 @@ internal sealed class BenchCommand
     private readonly Option<int> repetitions = Options.Count("--repetitions", "Runs of each, after one that is not counted.",
         DefaultRepetitions, 1, "-r");
     private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
+    private readonly Option<ActivationPrecision> activations = Options.Activations();
     private readonly Option<bool> json = Options.Json();
 
     private readonly Option<string?> synthetic = new("--synthetic")
@@ -39,7 +40,7 @@ internal sealed class BenchCommand
     {
         Command command = new("bench", "Measure speed, memory and bandwidth.")
         {
-            model, threads, prompt, tokens, repetitions, kv, json, synthetic, output,
+            model, threads, prompt, tokens, repetitions, kv, activations, json, synthetic, output,
         };
         command.SetAction(RunAsync);
         return command;
@@ -80,7 +81,12 @@ internal sealed class BenchCommand
         foreach (int count in counts)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            LanguageModelOptions options = new() { Threads = count, KvFormat = parse.GetValue(kv) };
+            LanguageModelOptions options = new()
+            {
+                Threads = count,
+                KvFormat = parse.GetValue(kv),
+                ActivationPrecision = parse.GetValue(activations),
+            };
             using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken);
             description ??= BenchModel.Describe(path, loaded.Model);
             runs.Add(await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
@@ -175,7 +181,7 @@ internal sealed record BenchModel(string Path, string Family, long WeightBytes, 
 
 /// <summary>Measurements with a number of threads; speeds are tokens per second.</summary>
 /// <param name="Threads">Threads.</param>
-/// <param name="Backend">Device, instruction set, threads.</param>
+/// <param name="Backend">Device, instruction set, threads, and whether activations are rounded.</param>
 /// <param name="LoadMs">Loading the model.</param>
 /// <param name="PromptTokens">Tokens of a prompt.</param>
 /// <param name="PromptTokensPerSecond">Speed of prompts, or absent.</param>

@@ -16,6 +16,7 @@ internal sealed class PerplexityCommand
     private readonly Option<string?> model = Options.Model();
     private readonly Option<int?> threads = Options.Threads();
     private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
+    private readonly Option<ActivationPrecision> activations = Options.Activations();
     private readonly Option<bool> json = Options.Json();
     private readonly Option<string> text = new("--text", "-f") { Description = "A text file, UTF-8.", HelpName = "FILE", Required = true };
 
@@ -30,7 +31,7 @@ internal sealed class PerplexityCommand
     {
         Command command = new("perplexity", "Measure how well the model predicts a text, as llama.cpp does.")
         {
-            model, text, context, chunks, threads, kv, json,
+            model, text, context, chunks, threads, kv, activations, json,
         };
         command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
         return command;
@@ -44,6 +45,7 @@ internal sealed class PerplexityCommand
         {
             Threads = parse.GetValue(threads),
             KvFormat = parse.GetValue(kv),
+            ActivationPrecision = parse.GetValue(activations),
             ContextLength = parse.GetValue(context),
         };
         using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options, cancellationToken);

@@ -56,7 +56,7 @@ public sealed class CodecTests
     [MemberData(nameof(Writable))]
     public void Awkward_blocks_survive(DType dtype)
     {
-        Random random = new(Environment.TickCount);
+        Random random = Seed.Fresh();
         float[][] blocks =
         [
             new float[256],

@@ -1,5 +1,6 @@
 using Engine.Execution;
 using Engine.Plans;
+using Engine.Reference;
 
 namespace Engine.Tests.Cpu;
 
@@ -47,12 +48,27 @@ internal sealed class AttentionScenario
     public static RopePlan Rope(RopePairing pairing, int dimensions, float magnitude = 1) =>
         new(pairing, [.. Enumerable.Range(0, dimensions / 2).Select(i => Math.Pow(10000, -2.0 * i / dimensions))], magnitude);
 
+    /// <summary>What the reference gives, and how far float32 may be from it; as <see cref="Run"/> returns it.</summary>
+    public (float[][] Values, float[][] Tolerances) Expected(KvFormat format, int pageTokens)
+    {
+        using var reference = new ReferenceBackend();
+        var rotated = new List<float>();
+        float[][] values = Feed(reference, format, pageTokens, cut: null, rotated);
+        float[] rows = [.. rotated];
+        int end = 0;
+        float[][] tolerances = [.. Lengths.Select(length =>
+            AttentionRounding.Tolerances(plan, rows.AsSpan(((end += length) - length) * Width, length * Width), rope is not null))];
+        return (values, tolerances);
+    }
+
     /// <summary>Feeds everything and returns the outputs, per sequence [tokens × heads × headDim].</summary>
     /// <param name="backend">Where.</param>
     /// <param name="format">KV format.</param>
     /// <param name="pageTokens">Tokens of a page.</param>
     /// <param name="cut">Decides which sequences take part in a step and with how many tokens; null: one step with everything.</param>
-    public float[][] Run(IBackend backend, KvFormat format, int pageTokens, Random? cut = null)
+    public float[][] Run(IBackend backend, KvFormat format, int pageTokens, Random? cut = null) => Feed(backend, format, pageTokens, cut, rotated: null);
+
+    private float[][] Feed(IBackend backend, KvFormat format, int pageTokens, Random? cut, List<float>? rotated)
     {
         int[] pagesOf = [.. Lengths.Select(length => (length + pageTokens - 1) / pageTokens)];
         int pageCount = 2 * pagesOf.Sum() + 3;
@@ -100,7 +116,7 @@ internal sealed class AttentionScenario
             }
             if (step.Rows.Length > 0)
             {
-                float[] result = RunStep(backend, kv, rotation, step, [.. rows]);
+                float[] result = RunStep(backend, kv, rotation, step, [.. rows], rotated);
                 int row = 0;
                 foreach (int s in order.Where(s => taken[s] > 0))
                 {
@@ -113,13 +129,14 @@ internal sealed class AttentionScenario
         return outputs;
     }
 
-    private float[] RunStep(IBackend backend, KvStorage kv, DeviceWeights? rotation, StepPlan step, float[] values)
+    private float[] RunStep(IBackend backend, KvStorage kv, DeviceWeights? rotation, StepPlan step, float[] values, List<float>? rotated)
     {
         using Activations input = TestRows.Make(backend, values, Width);
         using Activations output = TestRows.Make(backend, input.Rows, OutputWidth);
-        backend.BeginStep(step, kv);
+        TestRows.Begin(backend, step, kv);
         backend.RotateAndAppend(plan, rotation, input, slot: 1);
-        backend.Attend(plan, input, slot: 1, output);
+        rotated?.AddRange(TestRows.Read(backend, input));
+        backend.Attend(plan, input, slot: 1, prefixes: null, output);
         backend.EndStep();
         return TestRows.Read(backend, output);
     }

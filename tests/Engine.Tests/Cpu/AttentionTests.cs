@@ -1,18 +1,18 @@
 using Engine.Cpu;
 using Engine.Execution;
 using Engine.Plans;
-using Engine.Reference;
 using Xunit;
 
 namespace Engine.Tests.Cpu;
 
 public sealed class AttentionTests
 {
-    /// <summary>Queries and keys of unit variance; both sides read the same stored numbers, so only float32 arithmetic differs.</summary>
-    private const double Tolerance = 5e-6;
-
     private static readonly int[] headDims = [20, 48, 64, 80, 96, 128, 256];
     private static readonly (int Heads, int KvHeads)[] groupings = [(1, 1), (3, 3), (4, 2), (6, 2), (14, 2), (8, 1), (12, 1)];
+
+    // What the slow reference gives is computed once for all instruction sets, with fresh numbers in every run.
+    private static readonly Dictionary<KvFormat, Lazy<Case[]>> cases = PerFormat(Cases), longCases = PerFormat(LongCases);
+    private static readonly Lazy<Case[]> rotations = new(Rotations);
 
     public static TheoryData<InstructionSet> Sets => InstructionSets.All;
 
@@ -37,23 +37,10 @@ public sealed class AttentionTests
     public void Attention_agrees_with_the_reference(InstructionSet set, KvFormat format)
     {
         using CpuBackend cpu = InstructionSets.Backend(set, threads: 3);
-        using var reference = new ReferenceBackend();
-        int seed = Random.Shared.Next();
-        var random = new Random(seed);
-        foreach ((int heads, int kvHeads) in groupings)
+        Assert.NotEmpty(cases[format].Value);
+        foreach (Case expected in cases[format].Value)
         {
-            int headDim = format == KvFormat.Q8_0 ? random.GetItems([32, 64, 96, 128, 256], 1)[0] : headDims[random.Next(headDims.Length)];
-            int pageTokens = random.GetItems([1, 5, 16, 24, 32, 64, 100], 1)[0];
-            int? window = random.Next(3) == 0 ? random.Next(1, 90) : null;
-            int[] lengths = [1, random.Next(1, 200), pageTokens, pageTokens + 1, random.Next(1, 70)];
-            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window);
-            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}, lengths {string.Join(' ', lengths)}";
-            float[][] expected = scenario.Run(reference, format, pageTokens);
-            float[][] actual = scenario.Run(cpu, format, pageTokens, new Random(random.Next()));
-            for (int s = 0; s < lengths.Length; s++)
-            {
-                TestRows.Close(expected[s], actual[s], Tolerance, $"{what}, sequence {s}");
-            }
+            expected.Check(expected.Scenario.Run(cpu, format, expected.PageTokens, new Random(expected.Seed)));
         }
     }
 
@@ -63,14 +50,12 @@ public sealed class AttentionTests
     {
         // Several segments, split between threads in some steps and not in others.
         using CpuBackend cpu = InstructionSets.Backend(set, threads: 4), single = InstructionSets.Backend(set, threads: 1);
-        using var reference = new ReferenceBackend();
-        int seed = Random.Shared.Next();
-        foreach (int? window in new int?[] { null, 700 })
+        Assert.NotEmpty(longCases[format].Value);
+        foreach (Case expected in longCases[format].Value)
         {
-            var scenario = new AttentionScenario(seed, heads: 3, kvHeads: 1, headDim: 32, [1700], window);
-            float[] actual = scenario.Run(cpu, format, 48, new Random(seed))[0];
-            TestRows.Close(scenario.Run(reference, format, 48)[0], actual, Tolerance, $"seed {seed}");
-            TestRows.SameBits(scenario.Run(single, format, 48)[0], actual, $"seed {seed}, window {window}");
+            float[][] actual = expected.Scenario.Run(cpu, format, expected.PageTokens, new Random(expected.Seed));
+            expected.Check(actual);
+            TestRows.SameBits(expected.Scenario.Run(single, format, expected.PageTokens)[0], actual[0], expected.What);
         }
     }
 
@@ -120,19 +105,63 @@ public sealed class AttentionTests
     public void Rotation_agrees_with_the_reference(InstructionSet set)
     {
         using CpuBackend cpu = InstructionSets.Backend(set);
-        using var reference = new ReferenceBackend();
-        int seed = Random.Shared.Next();
-        foreach (RopePairing pairing in Enum.GetValues<RopePairing>())
+        Assert.NotEmpty(rotations.Value);
+        foreach (Case expected in rotations.Value)
         {
-            foreach ((int headDim, int dimensions) in new[] { (20, 20), (64, 64), (80, 32), (128, 128), (96, 24), (48, 2) })
+            expected.Check(expected.Scenario.Run(cpu, expected.Format, expected.PageTokens, new Random(expected.Seed)));
+        }
+    }
+
+    private static Dictionary<KvFormat, Lazy<Case[]>> PerFormat(Func<KvFormat, Case[]> make) =>
+        Enum.GetValues<KvFormat>().ToDictionary(static format => format, format => new Lazy<Case[]>(() => make(format)));
+
+    private static Case[] Cases(KvFormat format)
+    {
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        return [.. groupings.Select(grouping =>
+        {
+            (int heads, int kvHeads) = grouping;
+            int headDim = format == KvFormat.Q8_0 ? random.GetItems([32, 64, 96, 128, 256], 1)[0] : headDims[random.Next(headDims.Length)];
+            int pageTokens = random.GetItems([1, 5, 16, 24, 32, 64, 100], 1)[0];
+            int? window = random.Next(3) == 0 ? random.Next(1, 90) : null;
+            int[] lengths = [1, random.Next(1, 200), pageTokens, pageTokens + 1, random.Next(1, 70)];
+            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window);
+            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}, lengths {string.Join(' ', lengths)}";
+            return new Case(scenario, format, pageTokens, seed, what);
+        })];
+    }
+
+    private static Case[] LongCases(KvFormat format)
+    {
+        int seed = Random.Shared.Next();
+        return [.. new int?[] { null, 700 }.Select(window => new Case(
+            new AttentionScenario(seed, heads: 3, kvHeads: 1, headDim: 32, [1700], window), format, 48, seed, $"seed {seed}, window {window}"))];
+    }
+
+    private static Case[] Rotations()
+    {
+        int seed = Random.Shared.Next();
+        (int HeadDim, int Dimensions)[] shapes = [(20, 20), (64, 64), (80, 32), (128, 128), (96, 24), (48, 2)];
+        return [.. Enum.GetValues<RopePairing>().SelectMany(pairing => shapes.Select(shape =>
+        {
+            RopePlan rope = AttentionScenario.Rope(pairing, shape.Dimensions, magnitude: 1.25f);
+            var scenario = new AttentionScenario(seed, heads: 4, kvHeads: 2, shape.HeadDim, [300, 7], rope: rope);
+            return new Case(scenario, KvFormat.F32, 32, seed, $"seed {seed}: {pairing}, {shape.Dimensions} of {shape.HeadDim}");
+        }))];
+    }
+
+    /// <summary>A scenario and what the reference gives for it.</summary>
+    private sealed record Case(AttentionScenario Scenario, KvFormat Format, int PageTokens, int Seed, string What)
+    {
+        private readonly (float[][] Values, float[][] Tolerances) expected = Scenario.Expected(Format, PageTokens);
+
+        public void Check(float[][] actual)
+        {
+            Assert.Equal(expected.Values.Length, actual.Length);
+            for (int s = 0; s < actual.Length; s++)
             {
-                RopePlan rope = AttentionScenario.Rope(pairing, dimensions, magnitude: 1.25f);
-                var scenario = new AttentionScenario(seed, heads: 4, kvHeads: 2, headDim, [300, 7], rope: rope);
-                float[][] expected = scenario.Run(reference, KvFormat.F32, 32), actual = scenario.Run(cpu, KvFormat.F32, 32, new Random(seed));
-                for (int s = 0; s < expected.Length; s++)
-                {
-                    TestRows.Close(expected[s], actual[s], 1e-5, $"seed {seed}: {pairing}, {dimensions} of {headDim}, sequence {s}");
-                }
+                TestRows.Close(expected.Values[s], actual[s], expected.Tolerances[s], $"{What}, sequence {s}");
             }
         }
     }

@@ -2,6 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 using System.Runtime.InteropServices;
 using Engine.Checkpoints;
 using Engine.Cpu;
+using Engine.Cpu.Matmul.Kernels;
 using Engine.Execution;
 using Engine.Plans;
 using Engine.Reference;
@@ -62,32 +63,40 @@ public sealed class CpuBackendTests
         using Activations hidden = TestRows.Make(cpu, 2, 48), qkv = TestRows.Make(cpu, 2, 256);
         using Activations mixed = TestRows.Make(cpu, 2, 128), gated = TestRows.Make(cpu, 2, 64), last = cpu.Allocate(1, 64);
         var step = new StepPlan(1);
+        var selected = new RowSet();
         var logits = new float[64];
         int[] pages = [3, 1, 4, 5];
-        long before = 0;
-        for (int round = 0; round < 20; round++)
+        Steps();
+        Assert.Equal(0, Allocation.Of(Steps));
+
+        void Steps()
         {
-            if (round == 10)
+            for (int round = 0; round < 20; round++)
             {
-                before = GC.GetAllocatedBytesForCurrentThread();
+                Step(round);
             }
+        }
+
+        void Step(int round)
+        {
             step.Clear();
             step.AddTrack(0, 0);
             step.SetSlot(0, pages, 2 * round);
             step.AddRow(2 * round, 1, logits: false);
             step.AddRow(2 * round + 1, 2, logits: true);
+            selected.TakeEntering(step);
             cpu.BeginStep(step, kv);
+            cpu.SelectRows(selected);
             cpu.Embed(embedding, hidden);
             cpu.Normalize(norm, hidden, hidden);
             cpu.Multiply(qkvLinear, hidden, qkv);
             cpu.RotateAndAppend(attention, rope, qkv, 0);
-            cpu.Attend(attention, qkv, 0, mixed);
+            cpu.Attend(attention, qkv, 0, null, mixed);
             cpu.Activate(Activation.SwiGlu, mixed, gated);
             cpu.Gather(gated, step.LogitRows, last);
             cpu.ReadRows(last, logits);
             cpu.EndStep();
         }
-        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
     }
 
     [Theory]
@@ -97,6 +106,27 @@ public sealed class CpuBackendTests
     public void A_senseless_number_of_threads_is_refused(int threads)
     {
         Assert.Contains("threads", Refused(() => new CpuBackend(new CpuOptions { Threads = threads })), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
+    public void Rounded_activations_are_part_of_the_description_once_they_are_in_force(InstructionSet set)
+    {
+        InstructionSets.Require(set);
+        using var checkpoint = new MemoryCheckpoint();
+        checkpoint.Add("plain", [2, 32], new float[64], DType.F16);
+        checkpoint.Add("brain", [2, 32], new float[64], DType.BF16);
+        LinearPlan plain = new(32, [new(2, new("plain"))]), brain = new(32, [new(2, new("brain"))]);
+        using var exact = new CpuBackend(new CpuOptions { Limit = set, Threads = 1 });
+        using var rounding = new CpuBackend(new CpuOptions { Limit = set, Threads = 1, ActivationPrecision = ActivationPrecision.BFloat16 });
+        using DeviceWeights a = exact.LoadLinear(brain, checkpoint), b = rounding.LoadLinear(plain, checkpoint);
+        string device = exact.Description;
+        Assert.Equal(device, rounding.Description);
+        using DeviceWeights c = rounding.LoadLinear(brain, checkpoint);
+        Assert.StartsWith($"{device}, bfloat16 activations for BF16 weights", rounding.Description, StringComparison.Ordinal);
+        bool dots = set == InstructionSet.Avx512 && MatmulInstructions.Avx512Bf16.IsSupported();
+        Assert.Equal(!dots, rounding.Description.EndsWith("multiplied in float32", StringComparison.Ordinal));
+        Refused(() => new CpuBackend(new CpuOptions { ActivationPrecision = (ActivationPrecision)2 }));
     }
 
     [Fact]
@@ -123,15 +153,22 @@ public sealed class CpuBackendTests
     {
         using var cpu = new CpuBackend(new CpuOptions { Threads = 1 });
         using KvStorage kv = cpu.AllocateKv([new KvSlotPlan(2, 32)], KvFormat.F16, 4, 16);
-        Refused(() => cpu.BeginStep(Step(pages: [4], length: 0), kv));
-        Refused(() => cpu.BeginStep(Step(pages: [-1], length: 0), kv));
-        Refused(() => cpu.BeginStep(Step(pages: [0], length: 16), kv));
-        Refused(() => cpu.BeginStep(Step(pages: [], length: 0), kv));
-        Refused(() => cpu.BeginStep(Step(pages: [0], length: -1), kv));
-        Refused(() => cpu.BeginStep(Step(pages: [0], length: 0, position: -1), kv));
-        Refused(() => cpu.BeginStep(Step(pages: [0], length: 0, slots: 2), kv));
+        Refused(() => Enter(Step(pages: [4], length: 0), kv));
+        Refused(() => Enter(Step(pages: [-1], length: 0), kv));
+        Refused(() => Enter(Step(pages: [0], length: 16), kv));
+        Refused(() => Enter(Step(pages: [], length: 0), kv));
+        Refused(() => Enter(Step(pages: [0], length: -1), kv));
+        Refused(() => Enter(Step(pages: [0], length: 0, position: -1), kv));
+        Refused(() => Enter(Step(pages: [0], length: 0, slots: 2), kv));
         using var reference = new ReferenceBackend();
-        Refused(() => cpu.BeginStep(Step(pages: [0], length: 0), reference.AllocateKv([new KvSlotPlan(2, 32)], KvFormat.F16, 4, 16)));
+        Refused(() => Enter(Step(pages: [0], length: 0), reference.AllocateKv([new KvSlotPlan(2, 32)], KvFormat.F16, 4, 16)));
+
+        void Enter(StepPlan step, KvStorage storage)
+        {
+            using Activations qkv = TestRows.Make(cpu, step.Rows.Length, attention.Qkv.Outputs);
+            TestRows.Begin(cpu, step, storage);
+            cpu.RotateAndAppend(attention, null, qkv, 0);
+        }
     }
 
     [Fact]
@@ -150,8 +187,8 @@ public sealed class CpuBackendTests
         using Activations hidden = TestRows.Make(cpu, 1, 48), qkv = TestRows.Make(cpu, 1, 256), two = TestRows.Make(cpu, 2, 48);
         using Activations foreign = TestRows.Make(reference, 1, 48), mixed = TestRows.Make(cpu, 1, 128);
 
-        Refused(() => cpu.Attend(attention, qkv, 0, mixed));
-        cpu.BeginStep(Step(pages: [0], length: 0, position: 7), kv);
+        Refused(() => cpu.Attend(attention, qkv, 0, null, mixed));
+        TestRows.Begin(cpu, Step(pages: [0], length: 0, position: 7), kv);
         Refused(() => cpu.Multiply(linear, qkv, hidden));
         Refused(() => cpu.Multiply(linear, two, qkv));
         Refused(() => cpu.Multiply(norm, hidden, qkv));
@@ -164,10 +201,10 @@ public sealed class CpuBackendTests
         Refused(() => cpu.RotateAndAppend(attention, shortRope, qkv, 0));
         Refused(() => cpu.RotateAndAppend(attention, null, qkv, 1));
         Refused(() => cpu.RotateAndAppend(attention with { KvHeads = 3 }, null, qkv, 0));
-        Refused(() => cpu.Attend(attention with { KvHeads = 0 }, qkv, 0, mixed));
-        Refused(() => cpu.Attend(attention with { SlidingWindow = 0 }, qkv, 0, mixed));
-        Refused(() => cpu.Attend(attention, qkv, -1, mixed));
-        Refused(() => cpu.Attend(attention, qkv, 0, hidden));
+        Refused(() => cpu.Attend(attention with { KvHeads = 0 }, qkv, 0, null, mixed));
+        Refused(() => cpu.Attend(attention with { SlidingWindow = 0 }, qkv, 0, null, mixed));
+        Refused(() => cpu.Attend(attention, qkv, -1, null, mixed));
+        Refused(() => cpu.Attend(attention, qkv, 0, null, hidden));
         Refused(() => cpu.Activate((Activation)99, hidden, two));
         Refused(() => cpu.Activate(Activation.SwiGlu, hidden, hidden));
         Refused(() => cpu.Gather(two, [2], hidden));

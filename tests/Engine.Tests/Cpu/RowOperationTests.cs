@@ -152,7 +152,7 @@ public sealed class RowOperationTests
         using DeviceWeights embedding = backend.LoadEmbedding(plan, hiddenSize, checkpoint, headPlan, head);
         using KvStorage kv = backend.AllocateKv([new KvSlotPlan(1, 32)], KvFormat.F32, 1, 16);
         using Activations output = TestRows.Make(backend, step.Rows.Length, hiddenSize);
-        backend.BeginStep(step, kv);
+        TestRows.Begin(backend, step, kv);
         backend.Embed(embedding, output);
         backend.EndStep();
         return TestRows.Read(backend, output);

@@ -37,6 +37,15 @@ internal static unsafe class TestRows
         return activations;
     }
 
+    /// <summary>Begins a step and selects the rows that enter in it.</summary>
+    public static void Begin(IBackend backend, StepPlan step, KvStorage kv)
+    {
+        var selected = new RowSet();
+        selected.TakeEntering(step);
+        backend.BeginStep(step, kv);
+        backend.SelectRows(selected);
+    }
+
     public static void Write(Activations activations, ReadOnlySpan<float> values)
     {
         switch (activations)
@@ -70,6 +79,18 @@ internal static unsafe class TestRows
         {
             double error = Math.Abs((double)actual[i] - expected[i]) / Math.Max(1, Math.Abs((double)expected[i]));
             Assert.True(error <= tolerance, $"{what}: element {i} is {actual[i]:R}, expected {expected[i]:R} (error {error:E2} > {tolerance:E2})");
+        }
+    }
+
+    /// <summary>Every number within its own tolerance.</summary>
+    public static void Close(float[] expected, float[] actual, float[] tolerances, string what)
+    {
+        Assert.Equal(expected.Length, actual.Length);
+        Assert.Equal(expected.Length, tolerances.Length);
+        for (int i = 0; i < expected.Length; i++)
+        {
+            double error = Math.Abs((double)actual[i] - expected[i]);
+            Assert.True(error <= tolerances[i], $"{what}: element {i} is {actual[i]:R}, expected {expected[i]:R} (error {error:E2} > {tolerances[i]:E2})");
         }
     }
 

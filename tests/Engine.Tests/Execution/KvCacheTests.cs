@@ -29,7 +29,20 @@ public sealed class KvCacheTests
                     int more = random.Next(1, 9);
                     if (cache.TryReserve(grown, more))
                     {
-                        grown.Advance(more);
+                        var step = new StepPlan(slots);
+                        cache.AddTrack(step, grown, more, sequence: 0);
+                        for (int slot = 0; slot < slots; slot++)
+                        {
+                            // Not every token reaches every slot.
+                            step.CountAppended(0, slot, random.Next(more + 1));
+                        }
+                        cache.Advance(grown, step, 0);
+                        if (random.Next(2) == 0)
+                        {
+                            cache.Trim(grown);
+                            Assert.True(Enumerable.Range(0, slots).All(
+                                slot => grown.Pages(slot).Length == (grown.Length(slot) + pageTokens - 1) / pageTokens));
+                        }
                     }
                     else
                     {
@@ -44,7 +57,7 @@ public sealed class KvCacheTests
                 case 3 when tracks.Count > 0:
                     KvTrack source = tracks[random.Next(tracks.Count)];
                     KvTrack target = new(slots);
-                    int shared = cache.SharePrefix(source, target, random.Next(source.Length(0) + 1));
+                    int shared = cache.SharePrefix(source, target, random.Next(Enumerable.Range(0, slots).Min(source.Length) + 1));
                     Assert.Equal(shared, target.Length(0));
                     tracks.Add(target);
                     break;

@@ -21,20 +21,32 @@ public sealed class SchedulerTests
             int length = random.Next(1, 60);
             KvTrack track = new(cache.SlotCount);
             Assert.True(cache.TryReserve(track, 120));
-            return new Sequence(id, [.. Enumerable.Range(0, length).Select(_ => random.Next(1000))], track);
+            return new Sequence(id, [.. Enumerable.Range(0, length).Select(_ => random.Next(1000))], [track]);
         })];
 
         for (int step = 0; step < 60; step++)
         {
             int maxRows = random.Next(1, 40);
             int decoding = sequences.Count(static sequence => sequence.Pending == 1);
-            Scheduler.Fill(plan, cache, sequences, maxRows, planned);
+            Scheduler.Assign(sequences, maxRows);
+            Scheduler.Fill(plan, cache, sequences, planned);
             Validate(plan, cache, planned, maxRows, $"seed {seed}, step {step}");
             Assert.Equal(Math.Min(maxRows, decoding), planned.Count(static sequence => sequence.Pending == 1));
             Assert.Equal(Math.Min(maxRows, sequences.Sum(static sequence => sequence.Pending)), plan.Rows.Length);
+            for (int track = 0; track < plan.Tracks.Length; track++)
+            {
+                for (int slot = 0; slot < plan.SlotCount; slot++)
+                {
+                    plan.CountAppended(track, slot, plan.Tracks[track].RowCount);
+                }
+            }
+            Scheduler.Complete(plan, cache, planned);
             foreach (Sequence sequence in planned)
             {
-                sequence.CompleteStep();
+                while (sequence.InFlight > 0)
+                {
+                    sequence.Finish();
+                }
                 if (sequence.Pending == 0 && sequence.Count < 100)
                 {
                     sequence.Append(random.Next(1000));
@@ -60,7 +72,7 @@ public sealed class SchedulerTests
             {
                 Row current = plan.Rows[row];
                 Assert.Equal(t, current.Track);
-                Assert.Equal(planned[t].Processed + i, current.Position);
+                Assert.Equal(planned[t].Entered + i, current.Position);
                 Assert.Equal(planned[t].Tokens[current.Position], current.Token);
                 if (current.Position == planned[t].Count - 1)
                 {
@@ -70,9 +82,9 @@ public sealed class SchedulerTests
             for (int slot = 0; slot < plan.SlotCount; slot++)
             {
                 KvView view = plan.View(t, slot);
-                Assert.Equal(planned[t].Processed, view.Length);
+                Assert.Equal(planned[t].Entered, view.Length);
                 Assert.True(view.PageCount * cache.PageTokens >= view.Length + track.RowCount, what);
-                Assert.True(plan.Pages.Slice(view.FirstPage, view.PageCount).SequenceEqual(planned[t].Track.Pages(slot)[..view.PageCount]), what);
+                Assert.True(plan.Pages.Slice(view.FirstPage, view.PageCount).SequenceEqual(planned[t].Tracks[0].Pages(slot)[..view.PageCount]), what);
             }
         }
         Assert.Equal(row, plan.Rows.Length);

@@ -155,7 +155,7 @@ public sealed class PlanTests
     [Fact]
     public void Families_are_listed_once_each()
     {
-        Assert.Equal(["llama", "mistral", "qwen2", "qwen3", "gpt2"], ModelPlanReader.Families.Select(static family => family.Name));
+        Assert.Equal(["llama", "mistral", "qwen2", "qwen3", "gpt2", "parscale", "mor"], ModelPlanReader.Families.Select(static family => family.Name));
         string[] types = [.. ModelPlanReader.Families.SelectMany(static family => family.ModelTypes)];
         Assert.Equal(types.Distinct(), types);
         Assert.All(ModelPlanReader.Families, static family =>

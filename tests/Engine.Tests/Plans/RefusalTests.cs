@@ -14,7 +14,7 @@ public sealed class RefusalTests
     /// <summary>Model, what is changed in its configuration, the item that the message must name, and a part of the reason.</summary>
     public static TheoryData<string, string, string, string> Configurations => new()
     {
-        { "llama tied", """{"model_type": "rwkv"}""", "model_type", "'rwkv' is not supported; known: llama, mistral, qwen2, qwen3, gpt2" },
+        { "llama tied", """{"model_type": "rwkv"}""", "model_type", "'rwkv' is not supported; known: llama, mistral, qwen2, qwen3, gpt2, qwen2_parscale" },
         { "llama tied", """{"model_type": "mixtral"}""", "model_type", "not supported" },
         { "llama tied", """{"model_type": 3}""", "model_type", "expected a string; found 3" },
         { "llama tied", """{"model_type": null, "architectures": ["MambaForCausalLM"]}""", "architectures",
@@ -80,7 +80,9 @@ public sealed class RefusalTests
         { "llama tied", """{"quantization_config": {"quant_method": "gptq", "bits": 4}}""", "quantization_config", "not supported yet" },
         { "llama tied", """{"num_local_experts": 8}""", "num_local_experts", "mixtures of experts are not supported yet" },
         { "qwen3", """{"num_experts": 128}""", "num_experts", "mixtures of experts are not supported yet" },
-        { "qwen2", """{"parscale_n": 4}""", "parscale_n", "not supported yet" },
+        { "qwen2", """{"parscale_n": 4}""", "parscale_n", "no parallel streams" },
+        { "qwen2", """{"mor": {"recursive": {}}}""", "mor", "no recursion" },
+        { "mistral window 8", """{"kv_sharing": {"enable": true}}""", "kv_sharing", "no recursion" },
         { "llama tied", """{"logits_scaling": 8.0}""", "logits_scaling", "found 8" },
         { "llama tied", """{"embedding_multiplier": 12.0}""", "embedding_multiplier", "found 12" },
         { "llama tied", """{"attention_multiplier": 0.015625}""", "attention_multiplier", "scaled" },

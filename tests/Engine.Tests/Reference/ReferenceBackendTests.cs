@@ -48,9 +48,9 @@ public sealed class ReferenceBackendTests
             step.AddTrack(0, 0);
             step.SetSlot(0, [0], 0);
             step.AddRow(1, 0, logits: false);
-            backend.BeginStep(step, kv);
+            TestRows.Begin(backend, step, kv);
             backend.RotateAndAppend(plan, rope, qkv, 0);
-            backend.Attend(plan, qkv, 0, output);
+            backend.Attend(plan, qkv, 0, null, output);
             for (int i = 0; i < 4; i++)
             {
                 Assert.Equal(expected[i], ((ReferenceActivations)qkv).Row(0)[i], 1e-12);
@@ -75,9 +75,9 @@ public sealed class ReferenceBackendTests
         step.SetSlot(0, [2, 0], 0);
         step.AddRow(0, 0, logits: false);
         step.AddRow(1, 0, logits: false);
-        backend.BeginStep(step, kv);
+        TestRows.Begin(backend, step, kv);
         backend.RotateAndAppend(plan, null, qkv, 0);
-        backend.Attend(plan, qkv, 0, output);
+        backend.Attend(plan, qkv, 0, null, output);
         float[] result = TestRows.Read(backend, output);
         double even = window is null ? 15 : 20;
         TestRows.Close([10, 10, (float)(10 * first + 20 * second), (float)even], result, 1e-6, "attention");
@@ -135,9 +135,9 @@ public sealed class ReferenceBackendTests
         step.AddTrack(0, 0);
         step.SetSlot(0, [0], 0);
         step.AddRow(0, 0, logits: false);
-        backend.BeginStep(step, kv);
+        TestRows.Begin(backend, step, kv);
         backend.RotateAndAppend(plan, null, qkv, 0);
-        backend.Attend(plan, qkv, 0, output);
+        backend.Attend(plan, qkv, 0, null, output);
         return TestRows.Read(backend, output);
     }
 

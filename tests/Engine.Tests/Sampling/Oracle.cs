@@ -18,23 +18,34 @@ internal static class Oracle
     public static HashSet<int> TopK(double[] logits, int k) => [.. ByLogit(logits).Take(k)];
 
     /// <summary>
-    /// The nucleus, and how far the sums at its boundary are from p: where that is rounding, one token more or less is right too.
+    /// A margin below this is rounding: one token more or less, or another one, is right too. Sums of thousands of float32 weights and
+    /// distances in float32 are good to a few 10⁻⁷.
     /// </summary>
+    public const double Rounding = 1e-5;
+
+    /// <summary>The nucleus, and how far the sums at its boundary are from p.</summary>
     public static (HashSet<int> Kept, double Margin) TopP(double[] logits, double p) => Reach(Softmax(logits), ByLogit(logits), p);
 
-    public static HashSet<int> MinP(double[] logits, double p)
+    /// <summary>What is at least p times as likely as the likeliest, and how near a logit is to that boundary.</summary>
+    public static (HashSet<int> Kept, double Margin) MinP(double[] logits, double p)
     {
-        double[] probabilities = Softmax(logits);
-        double needed = p * probabilities.Max();
-        return [.. ByLogit(logits).Where(id => probabilities[id] >= needed)];
+        double bar = logits.Max() + Math.Log(p);
+        return ([.. ByLogit(logits).Where(id => logits[id] >= bar)], logits.Min(logit => Math.Abs(logit - bar)));
     }
 
+    /// <summary>
+    /// The typical set; its margin is also how near the first token outside is to the last one inside, whose order rounding may exchange.
+    /// </summary>
     public static (HashSet<int> Kept, double Margin) Typical(double[] logits, double p)
     {
         double[] probabilities = Softmax(logits);
         double entropy = -probabilities.Where(q => q > 0).Sum(q => q * Math.Log(q));
-        IEnumerable<int> order = ByLogit(logits).OrderBy(id => Math.Abs(-Math.Log(probabilities[id]) - entropy));
-        return Reach(probabilities, order, p);
+        int[] order = [.. ByLogit(logits).OrderBy(Distance)];
+        (HashSet<int> kept, double margin) = Reach(probabilities, order, p);
+        double gap = kept.Count < order.Length ? Distance(order[kept.Count]) - Distance(order[kept.Count - 1]) : double.PositiveInfinity;
+        return (kept, Math.Min(margin, gap));
+
+        double Distance(int id) => Math.Abs(-Math.Log(probabilities[id]) - entropy);
     }
 
     private static IOrderedEnumerable<int> ByLogit(double[] logits) =>

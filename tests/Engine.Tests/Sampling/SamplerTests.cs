@@ -19,7 +19,6 @@ public sealed class SamplerTests
     {
         int seed = Logits.FreshSeed();
         Random random = new(seed);
-        float[] logits = [.. Enumerable.Range(0, 1500).Select(_ => (float)Logits.Gaussian(random) * 1.5f)];
         SamplingOptions options = which switch
         {
             "temperature" => Plain with { Temperature = 0.6f },
@@ -30,9 +29,18 @@ public sealed class SamplerTests
             "defaults" => new SamplingOptions(),
             _ => Plain,
         };
-        double[] expected = ExpectedDistribution(logits, options);
+        float[] logits;
+        double[] expected;
+        double margin;
+        do
+        {
+            // Two blocks of the dense draw. Where rounding decides which tokens stay, there is no one distribution to compare with.
+            logits = [.. Enumerable.Range(0, 1500).Select(_ => (float)Logits.Gaussian(random) * 1.5f)];
+            (expected, margin) = ExpectedDistribution(logits, options);
+        }
+        while (margin < Oracle.Rounding);
         Sampler sampler = new(options with { Seed = (ulong)seed });
-        const int Draws = 60_000;
+        const int Draws = 30_000;
         int[] counts = new int[logits.Length];
         float[] work = new float[logits.Length];
         for (int i = 0; i < Draws; i++)
@@ -90,8 +98,9 @@ public sealed class SamplerTests
         {
             float[] logits = [.. Enumerable.Range(0, random.Next(1, 300)).Select(_ => (float)Logits.Gaussian(random) * 5)];
             SamplingOptions options = new() { Temperature = temperature, TopK = topK, TopP = topP, MinP = minP };
-            int expected = Array.IndexOf(logits, logits.Max());
-            Assert.True(new Sampler(options).Sample([.. logits], []).Id == expected, $"seed {seed}, round {round}");
+            // Two of them may be equal, and not every setting says which is first.
+            float chosen = logits[new Sampler(options).Sample([.. logits], []).Id];
+            Assert.True(chosen == logits.Max(), $"seed {seed}, round {round}: {chosen} for {logits.Max()}");
         }
     }
 
@@ -266,14 +275,17 @@ public sealed class SamplerTests
         foreach (SamplingOptions options in settings)
         {
             Sampler sampler = new(options);
-            long before = 0;
-            for (int i = 0; i < 40; i++)
+            Draw();
+            Assert.True(Allocation.Of(Draw) == 0, $"{options}");
+
+            void Draw()
             {
-                before = i == 20 ? GC.GetAllocatedBytesForCurrentThread() : before;
-                logits.CopyTo(work, 0);
-                sampler.Sample(work, history.AsSpan(0, 480 + i / 2));
+                for (int i = 0; i < 20; i++)
+                {
+                    logits.CopyTo(work, 0);
+                    sampler.Sample(work, history.AsSpan(0, 480 + i));
+                }
             }
-            Assert.True(GC.GetAllocatedBytesForCurrentThread() == before, $"{options}");
         }
     }
 
@@ -292,17 +304,37 @@ public sealed class SamplerTests
     private static List<int> Run(Sampler sampler, IEnumerable<float[]> steps) =>
         [.. steps.Select(logits => sampler.Sample([.. logits], []).Id)];
 
-    private static double[] ExpectedDistribution(float[] logits, SamplingOptions options)
+    /// <summary>The distribution, and the smallest margin of the steps that lead to it.</summary>
+    private static (double[] Probabilities, double Margin) ExpectedDistribution(float[] logits, SamplingOptions options)
     {
         double[] rest = [.. logits.Select(l => (double)l)];
-        Keep(options.TopK > 0 ? Oracle.TopK(rest, options.TopK) : null);
-        Keep(options.TypicalP < 1 ? Oracle.Typical(rest, options.TypicalP).Kept : null);
-        Keep(options.TopP < 1 ? Oracle.TopP(rest, options.TopP).Kept : null);
-        Keep(options.MinP > 0 ? Oracle.MinP(rest, options.MinP) : null);
-        return Oracle.Softmax([.. rest.Select(l => l / options.Temperature)]);
+        double least = double.PositiveInfinity;
+        if (options.TopK > 0)
+        {
+            Keep(Oracle.TopK(rest, options.TopK), double.PositiveInfinity);
+        }
+        if (options.TypicalP < 1)
+        {
+            (HashSet<int> kept, double margin) = Oracle.Typical(rest, options.TypicalP);
+            Keep(kept, margin);
+        }
+        if (options.TopP < 1)
+        {
+            (HashSet<int> kept, double margin) = Oracle.TopP(rest, options.TopP);
+            Keep(kept, margin);
+        }
+        if (options.MinP > 0)
+        {
+            (HashSet<int> kept, double margin) = Oracle.MinP(rest, options.MinP);
+            Keep(kept, margin);
+        }
+        return (Oracle.Softmax([.. rest.Select(l => l / options.Temperature)]), least);
 
-        void Keep(HashSet<int>? kept) =>
-            rest = kept is null ? rest : [.. rest.Select((l, id) => kept.Contains(id) ? l : double.NegativeInfinity)];
+        void Keep(HashSet<int> kept, double margin)
+        {
+            rest = [.. rest.Select((l, id) => kept.Contains(id) ? l : double.NegativeInfinity)];
+            least = Math.Min(least, margin);
+        }
     }
 
     /// <summary>

@@ -84,10 +84,11 @@ public sealed class DetokenizerTests
         int[] ids = tokenizer.Encode(string.Concat(Enumerable.Repeat("hello world, 123 aaaa ", 20)));
         Detokenizer detokenizer = tokenizer.CreateDetokenizer(skipSpecial: true);
         Stream(detokenizer, ids);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        foreach (int id in ids)
-            detokenizer.Append(id);
-        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+        Assert.Equal(0, Allocation.Of(() =>
+        {
+            foreach (int id in ids)
+                detokenizer.Append(id);
+        }));
     }
 
     [Fact]

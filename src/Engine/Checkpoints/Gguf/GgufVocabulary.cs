@@ -99,6 +99,9 @@ public sealed class GgufVocabulary : Checkpoint
     public override byte[]? ReadAsset(string fileName) => Source.ReadAsset(fileName);
 
     /// <inheritdoc/>
+    public override IReadOnlyList<string> AssetNames => Source.AssetNames;
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)

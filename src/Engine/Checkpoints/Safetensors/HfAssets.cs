@@ -21,6 +21,23 @@ internal sealed class HfAssets(string folder)
     /// <summary>There is a <c>config.json</c>.</summary>
     public bool HasConfig => File.Exists(System.IO.Path.Combine(folder, ConfigName));
 
+    /// <summary>The files of the folder, in ordinal order.</summary>
+    /// <exception cref="EngineException">The folder cannot be listed.</exception>
+    public IReadOnlyList<string> Names
+    {
+        get
+        {
+            try
+            {
+                return [.. Directory.EnumerateFiles(folder).Select(static path => System.IO.Path.GetFileName(path)).Order(StringComparer.Ordinal)];
+            }
+            catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+            {
+                throw new EngineException($"the folder cannot be listed: {exception.Message}", folder, inner: exception);
+            }
+        }
+    }
+
     public byte[]? Read(string fileName) => Read(folder, fileName);
 
     /// <summary>Reads a file of a folder, or returns null where there is none.</summary>

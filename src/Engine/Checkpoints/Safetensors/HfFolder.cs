@@ -52,7 +52,7 @@ public sealed class HfFolder : Checkpoint
             else if (File.Exists(weights))
                 folder.AddAll(folder.OpenShard(WeightsName));
             else
-                throw new EngineException($"the folder has neither {WeightsName} nor {IndexName}", path);
+                throw new EngineException($"the folder has neither {WeightsName} nor {IndexName}{folder.OtherWeights()}", path);
             return folder;
         }
         catch
@@ -69,12 +69,22 @@ public sealed class HfFolder : Checkpoint
     public override byte[]? ReadAsset(string fileName) => assets.Read(fileName);
 
     /// <inheritdoc/>
+    public override IReadOnlyList<string> AssetNames => assets.Names;
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)
             shards.ForEach(static shard => shard.Dispose());
         base.Dispose(disposing);
     }
+
+    /// <summary>PyTorch's pickles are programs, and are not read.</summary>
+    private string OtherWeights() =>
+        assets.Names.FirstOrDefault(static name => name.StartsWith("pytorch_model", StringComparison.Ordinal)
+            && System.IO.Path.GetExtension(name) is ".bin" or ".pt" or ".pth") is { } pickle
+            ? $"; {pickle} is a pickle, which is not read: save the model as safetensors"
+            : "";
 
     private void RefuseQuantized()
     {

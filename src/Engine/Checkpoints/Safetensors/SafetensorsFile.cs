@@ -57,6 +57,9 @@ public sealed class SafetensorsFile : Checkpoint
     public override byte[]? ReadAsset(string fileName) => assets.Read(fileName);
 
     /// <inheritdoc/>
+    public override IReadOnlyList<string> AssetNames => assets.Names;
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)

@@ -156,7 +156,8 @@ public static class SyntheticModel
             int rowBytes = (int)dtype.RowBytes(columns);
             if (!tiles.TryGetValue((dtype, columns), out byte[]? tile))
                 tiles.Add((dtype, columns), tile = Tile(dtype, columns, seed));
-            var random = new Random(unchecked((seed * 31 + rows) * 31 + columns));
+            // By name, or all layers would be the same, and the engine would keep one.
+            var random = new Random(name.Aggregate(seed, static (hash, character) => unchecked(hash * 31 + character)));
             for (int row = 0; row < rows; row++)
                 stream.Write(tile.AsSpan(random.Next(TileRows) * rowBytes, rowBytes));
         });

@@ -32,6 +32,16 @@ internal readonly struct SwiGlu : IActivation
         where V : unmanaged => VectorMath<TSimd, V>.Silu(x);
 }
 
+internal readonly struct Silu : IActivation
+{
+    public static bool IsGated => false;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Apply<TSimd, V>(V x)
+        where TSimd : struct, ISimd<V>
+        where V : unmanaged => VectorMath<TSimd, V>.Silu(x);
+}
+
 internal readonly struct GeGluTanh : IActivation
 {
     public static bool IsGated => true;

@@ -62,7 +62,7 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         ref readonly KvLayout layout = ref work->Kv.Layout;
         int queries = block.RowCount * work->PaddedGroup;
         float* q = Take(ref scratch, (long)queries * layout.HeadDim);
-        float* scores = Take(ref scratch, (long)queries * layout.TileTokens);
+        float* scores = Take(ref scratch, (long)queries * work->ScoreColumns);
         float* decoded = Take(ref scratch, (long)layout.TileTokens * (layout.HeadDim + layout.PaddedHeadDim));
         var segment = new RunningSoftmax((nint)Take(ref scratch, work->StateFloats(block.RowCount)), queries, layout.PaddedHeadDim);
         RunningSoftmax total = task.Partial >= 0
@@ -70,6 +70,12 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
             : segment with { Memory = (nint)Take(ref scratch, work->StateFloats(block.RowCount)) };
         LoadQueries(work, block, task.KvHead, q);
         total.Clear();
+        if (work->Prefixes is not null && (task.Partial < 0 || task.Parts > 0))
+        {
+            segment.Clear();
+            RunPrefix(work, block, task.KvHead, q, scores, segment);
+            total.Merge<TSimd, V>(segment);
+        }
         for (int s = task.FirstSegment; s < task.EndSegment; s++)
         {
             segment.Clear();
@@ -82,12 +88,27 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         }
     }
 
+    /// <summary>All rows of a block see all of their stream's prefix.</summary>
+    private static void RunPrefix(AttentionWork* work, in RowBlock block, int kvHead, float* q, float* scores, in RunningSoftmax state)
+    {
+        PrefixTile prefix = work->Prefixes[block.Run];
+        if (prefix.Tokens == 0)
+        {
+            return;
+        }
+        float* keys = (float*)prefix.Address + kvHead * prefix.HeadFloats;
+        var rows = new TileRows(null, 0, 0, block.RowCount, prefix.Tokens, int.MaxValue);
+        Products(work, rows, null, null, new F32Tile(keys, prefix.Columns), new F32Tile(keys + prefix.KeyFloats, prefix.PaddedHeadDim),
+            prefix.Columns, q, scores, state);
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void RunSegment(
         AttentionWork* work, in RowBlock block, int kvHead, int segment, float* q, float* scores, float* decoded, in RunningSoftmax state)
     {
         ref readonly KvLayout layout = ref work->Kv.Layout;
-        int firstIndex = work->FirstIndex(block), lastIndex = firstIndex + block.RowCount - 1;
+        int* indices = work->Kv.Indices + block.FirstRow;
+        int lastIndex = work->LastIndex(block);
         long endPage = Math.Min((segment + 1L) * work->SegmentPages, (long)lastIndex / layout.PageTokens + 1);
         for (int page = segment * work->SegmentPages; page < endPage; page++)
         {
@@ -96,14 +117,21 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
                 int start = page * layout.PageTokens + tileInPage * layout.TileTokens;
                 int tokens = Math.Min(layout.TileTokens, layout.PageTokens - tileInPage * layout.TileTokens);
                 // Rows that see a token of the tile: not before its first token, and not so late that the window has passed its last.
-                int firstRow = Math.Max(0, start - firstIndex);
-                int endRow = (int)Math.Min(block.RowCount, (long)start + tokens - 1 - firstIndex + work->Window);
+                int firstRow = 0, endRow = block.RowCount;
+                while (firstRow < endRow && indices[firstRow] < start)
+                {
+                    firstRow++;
+                }
+                while (endRow > firstRow && indices[endRow - 1] >= (long)start + tokens - 1 + work->Window)
+                {
+                    endRow--;
+                }
                 if (firstRow < endRow)
                 {
-                    byte* tile = work->Kv.Tile(block.Track, page, tileInPage, kvHead);
-                    byte* nextTile = tileInPage + 1 < layout.TilesPerPage ? work->Kv.Tile(block.Track, page, tileInPage + 1, kvHead)
-                        : page < lastIndex / layout.PageTokens ? work->Kv.Tile(block.Track, page + 1, 0, kvHead) : null;
-                    var rows = new TileRows(firstIndex - start, firstRow, endRow, tokens, work->Window);
+                    byte* tile = work->Kv.Tile(block.Run, page, tileInPage, kvHead);
+                    byte* nextTile = tileInPage + 1 < layout.TilesPerPage ? work->Kv.Tile(block.Run, page, tileInPage + 1, kvHead)
+                        : page < lastIndex / layout.PageTokens ? work->Kv.Tile(block.Run, page + 1, 0, kvHead) : null;
+                    var rows = new TileRows(indices, start, firstRow, endRow, tokens, work->Window);
                     RunTile(work, rows, tile, nextTile, q, scores, decoded, state);
                 }
             }
@@ -111,16 +139,21 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
     }
 
     /// <summary>The rows of a block that see a tile, and which of its tokens each sees.</summary>
-    /// <param name="Offset">Index of the block's first row, counted from the tile's first token.</param>
-    /// <param name="First">First row.</param>
-    /// <param name="End">One past the last row.</param>
-    /// <param name="Tokens">Tokens of the tile.</param>
-    /// <param name="Window">Tokens that a row sees.</param>
-    private readonly record struct TileRows(int Offset, int First, int End, int Tokens, int Window)
+    /// <param name="indices">Index in the slot of each row of the block; null where all rows see the whole tile.</param>
+    /// <param name="start">Index in the slot of the tile's first token.</param>
+    /// <param name="first">First row.</param>
+    /// <param name="end">One past the last row.</param>
+    /// <param name="tokens">Tokens of the tile.</param>
+    /// <param name="window">Tokens that a row sees.</param>
+    private readonly struct TileRows(int* indices, int start, int first, int end, int tokens, int window)
     {
-        public int From(int row) => (int)Math.Max(0, (long)Offset + row + 1 - Window);
+        public int First => first;
 
-        public int To(int row) => Math.Min(Tokens, Offset + row + 1);
+        public int End => end;
+
+        public int From(int row) => indices is null ? 0 : (int)Math.Max(0, (long)indices[row] - start + 1 - window);
+
+        public int To(int row) => indices is null ? tokens : Math.Min(tokens, indices[row] - start + 1);
     }
 
     private static void RunTile(
@@ -129,20 +162,33 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         ref readonly KvLayout layout = ref work->Kv.Layout;
         TKey keys = TKey.At(tile, layout.HeadDim, layout.TileTokens);
         TValue values = TValue.At(tile + layout.KeyBytes, layout.TileTokens, layout.PaddedHeadDim);
+        int columns = layout.TileTokens;
         if (TKey.IsPlain || (rows.End - rows.First) * work->PaddedGroup < DecodeFrom)
         {
-            Products(work, rows, tile, nextTile, keys, values, q, scores, state);
+            Products(work, rows, tile, nextTile, keys, values, columns, q, scores, state);
             return;
         }
         float* decodedValues = decoded + (nint)layout.HeadDim * layout.TileTokens;
         int end = rows.To(rows.End - 1);
         Decode(keys, layout.HeadDim, (end + TSimd.Width - 1) & -TSimd.Width, decoded, layout.TileTokens);
         Decode(values, end, layout.PaddedHeadDim, decodedValues, layout.PaddedHeadDim);
-        Products(work, rows, tile, nextTile, new F32Tile(decoded, layout.TileTokens), new F32Tile(decodedValues, layout.PaddedHeadDim), q, scores, state);
+        Products(work, rows, tile, nextTile, new F32Tile(decoded, layout.TileTokens), new F32Tile(decodedValues, layout.PaddedHeadDim), columns,
+            q, scores, state);
     }
 
+    /// <param name="work">What is computed.</param>
+    /// <param name="rows">Whose queries, and what each sees.</param>
+    /// <param name="tile">Where the keys lie, to fetch the values behind them ahead; null not to.</param>
+    /// <param name="nextTile">What is read next, or null.</param>
+    /// <param name="keys">K, [headDim, scoreColumns].</param>
+    /// <param name="values">V, [scoreColumns, paddedHeadDim].</param>
+    /// <param name="scoreColumns">Columns of K.</param>
+    /// <param name="q">[queries, headDim].</param>
+    /// <param name="scores">Room for [queries, scoreColumns].</param>
+    /// <param name="state">Takes the result.</param>
     private static void Products<TK, TV>(
-        AttentionWork* work, in TileRows rows, byte* tile, byte* nextTile, TK keys, TV values, float* q, float* scores, in RunningSoftmax state)
+        AttentionWork* work, in TileRows rows, byte* tile, byte* nextTile, TK keys, TV values, int scoreColumns, float* q, float* scores,
+        in RunningSoftmax state)
         where TK : struct, IKvTile<TK>
         where TV : struct, IKvTile<TV>
     {
@@ -151,8 +197,8 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         int columns = (rows.To(rows.End - 1) + TSimd.Width - 1) & -TSimd.Width;
         long first = (long)rows.First * group;
         TileProduct<TSimd, V, TK>.Run(keys, 0, layout.HeadDim, columns, q + first * layout.HeadDim, layout.HeadDim,
-            scores + first * layout.TileTokens, layout.TileTokens, (rows.End - rows.First) * group, accumulate: false,
-            tile + layout.KeyBytes, layout.ValueBytes);
+            scores + first * scoreColumns, scoreColumns, (rows.End - rows.First) * group, accumulate: false,
+            tile is null ? null : tile + layout.KeyBytes, layout.ValueBytes);
         for (int row = rows.First; row < rows.End;)
         {
             // Rows that see the same tokens of this tile multiply together; where the diagonal or the window's edge passes, each goes alone.
@@ -166,10 +212,10 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
             {
                 if (query % group < work->Group)
                 {
-                    state.Take<TSimd, V>(query, scores + (long)query * layout.TileTokens, from, to);
+                    state.Take<TSimd, V>(query, scores + (long)query * scoreColumns, from, to);
                 }
             }
-            TileProduct<TSimd, V, TV>.Run(values, from, to, layout.PaddedHeadDim, scores + (long)row * group * layout.TileTokens, layout.TileTokens,
+            TileProduct<TSimd, V, TV>.Run(values, from, to, layout.PaddedHeadDim, scores + (long)row * group * scoreColumns, scoreColumns,
                 state.Accumulator(row * group), layout.PaddedHeadDim, (next - row) * group, accumulate: true, nextTile, layout.KeyBytes);
             row = next;
         }

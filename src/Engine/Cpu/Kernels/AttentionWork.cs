@@ -1,7 +1,23 @@
 namespace Engine.Cpu.Kernels;
 
-/// <summary>Neighbouring rows of a track that are processed together, so that a tile of K and V is read once for all of them.</summary>
-internal readonly record struct RowBlock(int Track, int FirstRow, int RowCount);
+/// <summary>Neighbouring rows of a run that are processed together, so that a tile of K and V is read once for all of them.</summary>
+internal readonly record struct RowBlock(int Run, int FirstRow, int RowCount);
+
+/// <summary>
+/// Keys and values that all queries of a stream see: per KV head [K: headDim × columns | V: columns × paddedHeadDim] in float32; see <see cref="CpuPrefixes"/>.
+/// </summary>
+/// <param name="Address">The first head's.</param>
+/// <param name="Tokens">Tokens; 0 where there is no prefix.</param>
+/// <param name="Columns">Tokens rounded up to whole vectors.</param>
+/// <param name="HeadDim">Elements of a head.</param>
+/// <param name="PaddedHeadDim">headDim rounded up to whole vectors.</param>
+internal readonly record struct PrefixTile(nint Address, int Tokens, int Columns, int HeadDim, int PaddedHeadDim)
+{
+    public long KeyFloats => (long)HeadDim * Columns;
+
+    /// <summary>Floats from a head to the next.</summary>
+    public long HeadFloats => KeyFloats + (long)Columns * PaddedHeadDim;
+}
 
 /// <summary>
 /// A unit of attention: one KV head, a block of rows, and the segments it covers. A task over all segments writes the output; one over a part of them
@@ -49,7 +65,9 @@ internal unsafe struct AttentionWork
     /// <summary>Tokens that a row sees, itself included; int.MaxValue where there is no window.</summary>
     public int Window;
 
-    public StepRow* Rows;
+    /// <summary>Per run, its stream's prefix; null where the layer has none.</summary>
+    public PrefixTile* Prefixes;
+
     public KvAccess Kv;
     public RowBlock* Blocks;
     public AttentionTask* Tasks;
@@ -71,7 +89,13 @@ internal unsafe struct AttentionWork
     public readonly int SegmentPages => Math.Max(1, SegmentTokens / Kv.Layout.PageTokens);
 
     /// <summary>The index in the slot of a block's first row.</summary>
-    public readonly int FirstIndex(in RowBlock block) => Kv.Views[block.Track].Length + Rows[block.FirstRow].IndexInTrack;
+    public readonly int FirstIndex(in RowBlock block) => Kv.Indices[block.FirstRow];
+
+    /// <summary>The index in the slot of a block's last row.</summary>
+    public readonly int LastIndex(in RowBlock block) => Kv.Indices[block.FirstRow + block.RowCount - 1];
+
+    /// <summary>Scores of a query at a time: a tile's, or a prefix's.</summary>
+    public int ScoreColumns;
 
     /// <summary>Floats of a block's running softmax: accumulators, maxima and sums.</summary>
     public readonly long StateFloats(int rows) => (long)rows * PaddedGroup * (Kv.Layout.PaddedHeadDim + 2);
@@ -81,7 +105,7 @@ internal unsafe struct AttentionWork
     {
         long queries = (long)rows * PaddedGroup;
         long tile = (long)Kv.Layout.TileTokens * (Kv.Layout.HeadDim + Kv.Layout.PaddedHeadDim);
-        long floats = queries * (Kv.Layout.HeadDim + Kv.Layout.TileTokens) + tile + 2 * StateFloats(rows);
+        long floats = queries * (Kv.Layout.HeadDim + ScoreColumns) + tile + 2 * StateFloats(rows);
         // Whole cache lines, plus room for the alignment of each array.
         return (floats * sizeof(float) + 8 * NativeBuffer.Alignment) & -(long)NativeBuffer.Alignment;
     }

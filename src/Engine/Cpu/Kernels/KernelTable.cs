@@ -34,6 +34,12 @@ internal sealed unsafe class KernelTable
     /// <summary>Merges the partial results of an <see cref="AttentionWork"/>.</summary>
     public delegate*<void*, int, int, void> MergeAttention { get; }
 
+    /// <summary>
+    /// Whether it is one of the enumeration. <see cref="Enum.IsDefined{TEnum}"/> would answer from a cache that every garbage collection drops, and
+    /// allocate a new one in the middle of a step.
+    /// </summary>
+    public bool Has(Activation activation) => (uint)activation < (uint)activations.Length;
+
     /// <summary>Runs an <see cref="ActivationWork"/>.</summary>
     public delegate*<void*, int, int, void> Activate(Activation activation) => activations[(int)activation];
 
@@ -53,11 +59,12 @@ internal sealed unsafe class KernelTable
         where V : unmanaged
     {
         // In the order of their enumerations.
-        var activations = new delegate*<void*, int, int, void>[4];
+        var activations = new delegate*<void*, int, int, void>[5];
         activations[(int)Activation.SwiGlu] = &ActivationKernel<TSimd, V, SwiGlu>.Run;
         activations[(int)Activation.GeluTanh] = &ActivationKernel<TSimd, V, GeluTanh>.Run;
         activations[(int)Activation.Gelu] = &ActivationKernel<TSimd, V, Gelu>.Run;
         activations[(int)Activation.GeGluTanh] = &ActivationKernel<TSimd, V, GeGluTanh>.Run;
+        activations[(int)Activation.Silu] = &ActivationKernel<TSimd, V, Silu>.Run;
         var attention = new delegate*<void*, int, int, void>[3];
         attention[(int)KvFormat.F32] = &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Run;
         attention[(int)KvFormat.F16] = &AttentionKernel<TSimd, V, F16Tile, F16Tile>.Run;

@@ -4,7 +4,7 @@ using Engine.Execution;
 
 namespace Engine.Cpu.Kernels;
 
-/// <summary>Where the tokens of a step's tracks lie in one slot.</summary>
+/// <summary>Where the tokens of the selected rows' tracks lie in one slot.</summary>
 internal unsafe struct KvAccess
 {
     /// <summary>The page pool.</summary>
@@ -18,13 +18,16 @@ internal unsafe struct KvAccess
     /// <summary>All page tables of the step.</summary>
     public int* Pages;
 
-    /// <summary>Per track, its view of the slot.</summary>
+    /// <summary>Per run, its track's view of the slot.</summary>
     public KvView* Views;
+
+    /// <summary>Per row, the index of its own token in the slot, which is the last that it sees.</summary>
+    public int* Indices;
 
     /// <summary>The tile of a KV head; tiles of a track are numbered through its pages.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public readonly byte* Tile(int track, int page, int tileInPage, int kvHead) =>
-        Pool + Pages[Views[track].FirstPage + page] * PageBytes + Layout.TileOffset(kvHead, tileInPage);
+    public readonly byte* Tile(int run, int page, int tileInPage, int kvHead) =>
+        Pool + Pages[Views[run].FirstPage + page] * PageBytes + Layout.TileOffset(kvHead, tileInPage);
 }
 
 /// <summary>Rotation of q and k, and the appending of k and v, for all rows of a step.</summary>
@@ -36,8 +39,11 @@ internal unsafe struct RotateWork
     public int QkvWidth;
     public int Heads;
 
-    /// <summary>The step's rows.</summary>
+    /// <summary>The selected rows.</summary>
     public StepRow* Rows;
+
+    /// <summary>Their runs.</summary>
+    public RowRun* Runs;
 
     public int RowCount;
 
@@ -76,11 +82,13 @@ internal static unsafe class RotateKernel<TSimd, V>
         for (long r = first; r < end; r++)
         {
             StepRow row = work->Rows[r];
+            bool writes = work->Runs[row.Run].WritesKv;
+            int rotated = writes ? work->Heads + layout.KvHeads : work->Heads;
             float* heads = work->Qkv + r * work->QkvWidth;
             if (work->Rope.Factors is not null)
             {
                 float* factors = work->Rope.Factors + (long)row.Position * work->Rope.Stride;
-                for (int head = 0; head < work->Heads + layout.KvHeads; head++)
+                for (int head = 0; head < rotated; head++)
                 {
                     float* x = heads + (long)head * layout.HeadDim;
                     if (work->Rope.Adjacent)
@@ -93,15 +101,19 @@ internal static unsafe class RotateKernel<TSimd, V>
                     }
                 }
             }
+            if (!writes)
+            {
+                continue;
+            }
 
-            int index = work->Kv.Views[row.Track].Length + row.IndexInTrack;
+            int index = work->Kv.Indices[r];
             int page = index / layout.PageTokens, tokenInPage = index % layout.PageTokens;
             int tileInPage = tokenInPage / layout.TileTokens, token = tokenInPage % layout.TileTokens;
             float* keys = heads + (long)work->Heads * layout.HeadDim;
             float* values = keys + (long)layout.KvHeads * layout.HeadDim;
             for (int kvHead = 0; kvHead < layout.KvHeads; kvHead++)
             {
-                byte* tile = work->Kv.Tile(row.Track, page, tileInPage, kvHead);
+                byte* tile = work->Kv.Tile(row.Run, page, tileInPage, kvHead);
                 KvWriter.StoreKey(layout, tile, token, keys + (long)kvHead * layout.HeadDim);
                 KvWriter.StoreValue(layout, tile + layout.KeyBytes, token, values + (long)kvHead * layout.HeadDim);
             }

@@ -38,7 +38,7 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
         Instructions = MatmulInstructionSupport.Best;
     }
 
-    public override bool ReadsBlocks => true;
+    public override ActivationForms Reads => ActivationForms.Blocks;
 
     public override MatmulInstructions Instructions
     {

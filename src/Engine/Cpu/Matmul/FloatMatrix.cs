@@ -6,8 +6,9 @@ using Engine.Cpu.Matmul.Kernels;
 namespace Engine.Cpu.Matmul;
 
 /// <summary>
-/// A matrix of plain floats, elements as in the file. Four panels are packed as one group [inputs, 4, 16] (the last group may be narrower): a kernel
-/// needs several panels at once to hide the latency of additions, and reads them as one stream. Activations and sums are float32.
+/// A matrix of plain floats, elements as in the file. Four panels are packed as one group [steps, 4, 16, inputs of a step] (the last group may be
+/// narrower): a kernel needs several panels at once to hide the latency of additions, and reads them as one stream. Sums are float32, and so are
+/// activations unless they are to be rounded to bfloat16.
 /// </summary>
 internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
     where TFormat : IFloatFormat
@@ -18,15 +19,27 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
 
     private readonly KernelPointer[,,] kernels = new KernelPointer[GroupPanels + 1, GroupPanels + 1, FloatKernel.MaxTokens + 1];
 
-    public FloatMatrix(int rows, int inputs)
-        : base(rows, inputs, (long)inputs * Panel.Rows * TFormat.Bytes) => Instructions = MatmulInstructionSupport.Best;
+    private readonly bool roundsActivations;
+    private ActivationForms reads;
 
-    public override bool ReadsBlocks => false;
+    /// <param name="rows">Output rows.</param>
+    /// <param name="inputs">Columns.</param>
+    /// <param name="roundsActivations">Activations are rounded to bfloat16; only for weights of that type.</param>
+    public FloatMatrix(int rows, int inputs, bool roundsActivations = false)
+        : base(rows, inputs, (long)((inputs + TFormat.StepInputs - 1) / TFormat.StepInputs) * StepBytes)
+    {
+        this.roundsActivations = roundsActivations;
+        Instructions = MatmulInstructionSupport.Best;
+    }
+
+    public override ActivationForms Reads => reads;
 
     public override MatmulInstructions Instructions
     {
         set
         {
+            reads = !roundsActivations ? ActivationForms.Floats
+                : value == MatmulInstructions.Avx512Bf16 ? ActivationForms.Pairs : ActivationForms.RoundedFloats;
             // All groups but the last have full width.
             Span<int> widths = [Panels >= GroupPanels ? GroupPanels : 0, Panels % GroupPanels];
             foreach (int width in widths)
@@ -35,7 +48,7 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
                 {
                     for (int panels = 1; panels <= Math.Min(width, FloatKernel.PanelsFor(tokens)); panels *= 2)
                     {
-                        kernels[width, panels, tokens] = KernelPointer.For<TFormat>(new FloatKernel(TFormat.DType, width, panels, tokens), value);
+                        kernels[width, panels, tokens] = KernelPointer.For<TFormat>(new FloatKernel(TFormat.DType, width, panels, tokens, reads), value);
                     }
                 }
             }
@@ -44,10 +57,10 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
 
     protected override int ItemGranularity => GroupPanels;
 
+    private static int StepBytes => Panel.Rows * TFormat.StepInputs * TFormat.Bytes;
+
     public override void Pack(TensorView tensor, int firstRow, bool transposed, int panel)
     {
-        byte* target = Address(panel, 0);
-        int targetStep = Width(panel) * Panel.Rows * TFormat.Bytes;
         long rowStep = transposed ? TFormat.Bytes : tensor.RowBytes, inputStep = transposed ? tensor.RowBytes : TFormat.Bytes;
         int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows);
         for (int row = 0; row < rows && !transposed; row++)
@@ -55,18 +68,24 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
             tensor.RequireFinite(firstRow + panel * Panel.Rows + row);
         }
         byte* source = (byte*)tensor.Address + (firstRow + panel * Panel.Rows) * rowStep;
-        for (int input = 0; input < Inputs; input++, source += inputStep, target += targetStep)
+        for (int input = 0; input < Inputs; input++, source += inputStep)
         {
-            new Span<byte>(target, Panel.Rows * TFormat.Bytes).Clear();
+            byte* step = Address(panel, input);
+            int place = input % TFormat.StepInputs;
+            if (place == 0)
+            {
+                new Span<byte>(step, StepBytes).Clear();
+            }
             for (int row = 0; row < rows; row++)
             {
+                int element = row * TFormat.StepInputs + TFormat.StepInputs - 1 - place;
                 if (TFormat.Bytes == 4)
                 {
-                    ((uint*)target)[row] = *(uint*)(source + row * rowStep);
+                    ((uint*)step)[element] = *(uint*)(source + row * rowStep);
                 }
                 else
                 {
-                    ((ushort*)target)[row] = *(ushort*)(source + row * rowStep);
+                    ((ushort*)step)[element] = *(ushort*)(source + row * rowStep);
                 }
             }
         }
@@ -94,16 +113,17 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
         int panel = row / Panel.Rows, half = row % Panel.Rows / 8 * 8;
         for (int input = 0; input < Inputs; input++)
         {
-            byte* source = Address(panel, input) + half * TFormat.Bytes;
-            destination[input] = TFormat.Widen(source)[row % 8];
+            byte* source = Address(panel, input) + half * TFormat.StepInputs * TFormat.Bytes;
+            destination[input] = TFormat.Widen(source, input % TFormat.StepInputs)[row % 8];
         }
     }
 
     /// <summary>Panels of the group that a panel belongs to.</summary>
     private int Width(int panel) => Math.Min(GroupPanels, Panels - panel / GroupPanels * GroupPanels);
 
+    /// <summary>The step of a panel that an input belongs to.</summary>
     private byte* Address(int panel, int input) =>
-        PanelAddress(panel / GroupPanels * GroupPanels) + ((long)input * Width(panel) + panel % GroupPanels) * (Panel.Rows * TFormat.Bytes);
+        PanelAddress(panel / GroupPanels * GroupPanels) + ((long)(input / TFormat.StepInputs) * Width(panel) + panel % GroupPanels) * StepBytes;
 
     private void Multiply(in MultiplyJob job, TokenTiles tiles, int thread, int panel, int panels)
     {
@@ -111,15 +131,19 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
         float* sums = (float*)job.Team.ThreadScratch(thread, (nuint)job.Tokens * (nuint)rows * sizeof(float));
         new Span<float>(sums, job.Tokens * rows).Clear();
         KernelArguments arguments = default;
-        arguments.InputStride = Width(panel) * Panel.Rows * TFormat.Bytes;
+        arguments.StepStride = Width(panel) * StepBytes;
+        uint* activations = job.Words(reads);
+        long tokenWords = FloatActivations.TokenWords(Inputs, reads);
+        int wordsPerStep = reads == ActivationForms.Pairs ? 1 : TFormat.StepInputs;
         for (int input = 0; input < Inputs; input += chunk)
         {
             arguments.Weights = Address(panel, input);
-            arguments.Count = Math.Min(chunk, Inputs - input);
+            arguments.Count = (Math.Min(chunk, Inputs - input) + TFormat.StepInputs - 1) / TFormat.StepInputs;
+            long firstWord = input / TFormat.StepInputs * (long)wordsPerStep;
             for (int tile = 0; tile < tiles.Count; tile++)
             {
                 int first = tiles.First(tile), tokens = tiles.Size(tile);
-                arguments.Activations = (byte*)(job.Floats + (long)first * Inputs + (long)input * tokens);
+                arguments.Activations = (byte*)(activations + first * tokenWords + firstWord * tokens);
                 arguments.Accumulators = sums + first * rows;
                 arguments.Kernel = default(BlockKernel) with { Panels = panels, Tokens = tokens };
                 kernels[Width(panel), panels, tokens].Run(&arguments);

@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Engine.Checkpoints;
 using Engine.Cpu.Matmul.Formats;
 using Engine.Cpu.Matmul.Kernels;
+using Engine.Execution;
 using Engine.Plans;
 
 namespace Engine.Cpu.Matmul;
@@ -14,12 +15,13 @@ internal static unsafe class MatrixLoader
 
     /// <summary>Packs one part.</summary>
     /// <exception cref="EngineException">The tensor is missing or does not fit.</exception>
-    public static PackedMatrix Load(LinearPart part, int inputs, int firstOutput, Checkpoint checkpoint, ThreadTeam team)
+    public static PackedMatrix Load(
+        LinearPart part, int inputs, int firstOutput, Checkpoint checkpoint, ThreadTeam team, ActivationPrecision activations)
     {
         WeightRef weight = part.Weight;
         TensorView tensor = checkpoint[weight.Tensor];
         RequireShape(tensor, weight, part.Outputs, inputs, checkpoint);
-        PackedMatrix matrix = Create(tensor, part.Outputs, inputs, firstOutput, weight.Transposed, checkpoint);
+        PackedMatrix matrix = Create(tensor, part.Outputs, inputs, firstOutput, weight.Transposed, checkpoint, activations);
         try
         {
             matrix.Bias = part.Bias is null ? null : ReadVector(checkpoint, part.Bias, part.Outputs);
@@ -50,7 +52,8 @@ internal static unsafe class MatrixLoader
         }
     }
 
-    private static PackedMatrix Create(TensorView tensor, int rows, int inputs, int firstOutput, bool transposed, Checkpoint checkpoint) =>
+    private static PackedMatrix Create(
+        TensorView tensor, int rows, int inputs, int firstOutput, bool transposed, Checkpoint checkpoint, ActivationPrecision activations) =>
         (tensor.DType, transposed) switch
         {
             (DType.Q8_0, false) => new BlockMatrix<Q8_0, Codes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
@@ -63,7 +66,7 @@ internal static unsafe class MatrixLoader
             (DType.Q6_K, false) => new BlockMatrix<Q6_K, Codes6, SuperBlockHalfScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F32, _) => new FloatMatrix<Float32>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F16, _) => new FloatMatrix<Float16>(rows, inputs) { FirstOutput = firstOutput },
-            (DType.BF16, _) => new FloatMatrix<BFloat16>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.BF16, _) => new FloatMatrix<BFloat16>(rows, inputs, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },
             _ => throw new EngineException(
                 $"{tensor.DType}{(transposed ? " stored as [inputs, outputs]" : "")} cannot be multiplied on the CPU", checkpoint.Path, tensor.Name),
         };

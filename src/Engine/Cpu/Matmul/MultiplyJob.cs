@@ -46,9 +46,23 @@ internal unsafe struct MultiplyJob
     /// <summary>Quantized activations (<see cref="ActivationLayout"/>), tile after tile; null where no part needs them.</summary>
     public byte* Blocks;
 
-    /// <summary>float32 activations [inputs, tokens of a tile], tile after tile; null where no part needs them.</summary>
-    public float* Floats;
+    /// <summary>float32 activations (<see cref="FloatActivations"/>), tile after tile; null where no part needs them.</summary>
+    public uint* Floats;
+
+    /// <summary>The same rounded to bfloat16.</summary>
+    public uint* RoundedFloats;
+
+    /// <summary>The same in pairs.</summary>
+    public uint* Pairs;
 
     /// <summary>Work items taken so far; threads take the next until none is left, so that a thread that is held up does less.</summary>
     public int NextItem;
+
+    /// <summary>Activations of a form that is not <see cref="ActivationForms.Blocks"/>.</summary>
+    public readonly uint* Words(ActivationForms form) => form switch
+    {
+        ActivationForms.Pairs => Pairs,
+        ActivationForms.RoundedFloats => RoundedFloats,
+        _ => Floats,
+    };
 }

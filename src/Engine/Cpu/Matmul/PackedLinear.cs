@@ -17,19 +17,19 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     private const long InlineProducts = 150_000;
 
     private readonly ImmutableArray<PackedMatrix> matrices;
-    private readonly bool readsBlocks;
-    private readonly bool readsFloats;
 
     private PackedLinear(LinearPlan plan, ImmutableArray<PackedMatrix> matrices)
     {
         Plan = plan;
         this.matrices = matrices;
-        readsBlocks = matrices.Any(static matrix => matrix.ReadsBlocks);
-        readsFloats = matrices.Any(static matrix => !matrix.ReadsBlocks);
+        Reads = FormsOf(matrices);
     }
 
     /// <summary>What was packed.</summary>
     public LinearPlan Plan { get; }
+
+    /// <summary>The forms in which the kernels read activations.</summary>
+    public ActivationForms Reads { get; private set; }
 
     /// <inheritdoc/>
     public override long Bytes => matrices.Sum(static matrix => matrix.Bytes);
@@ -43,12 +43,18 @@ internal sealed unsafe class PackedLinear : DeviceWeights
             {
                 matrix.Instructions = value;
             }
+            Reads = FormsOf(matrices);
         }
     }
 
     /// <summary>Packs the parts of a plan with all threads of a team.</summary>
+    /// <param name="plan">What to pack.</param>
+    /// <param name="checkpoint">Where the tensors are.</param>
+    /// <param name="team">The threads.</param>
+    /// <param name="activations">Precision of activations that meet BF16 weights.</param>
     /// <exception cref="EngineException">A tensor is missing, has the wrong shape or a type that cannot be multiplied, or a scale is not finite.</exception>
-    public static PackedLinear Load(LinearPlan plan, Checkpoint checkpoint, ThreadTeam team)
+    public static PackedLinear Load(
+        LinearPlan plan, Checkpoint checkpoint, ThreadTeam team, ActivationPrecision activations = ActivationPrecision.Float32)
     {
         var matrices = new List<PackedMatrix>();
         try
@@ -56,7 +62,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
             int firstOutput = 0;
             foreach (LinearPart part in plan.Parts)
             {
-                matrices.Add(MatrixLoader.Load(part, plan.Inputs, firstOutput, checkpoint, team));
+                matrices.Add(MatrixLoader.Load(part, plan.Inputs, firstOutput, checkpoint, team, activations));
                 firstOutput += part.Outputs;
             }
             return new PackedLinear(plan, [.. matrices]);
@@ -81,11 +87,12 @@ internal sealed unsafe class PackedLinear : DeviceWeights
             return;
         }
         var job = new MultiplyJob { Linear = this, Team = team, Input = input, Output = output, Tokens = tokens, Accumulate = accumulate };
-        nuint blockBytes = readsBlocks ? ((nuint)tokens * (nuint)ActivationLayout.TokenBytes(Plan.Inputs) + 127) & ~(nuint)63 : 0;
-        nuint floatBytes = readsFloats ? (nuint)tokens * (nuint)Plan.Inputs * sizeof(float) : 0;
-        byte* shared = team.SharedScratch(blockBytes + floatBytes);
-        job.Blocks = shared;
-        job.Floats = (float*)(shared + blockBytes);
+        nuint blocks = ScratchBytes(ActivationForms.Blocks, tokens), floats = ScratchBytes(ActivationForms.Floats, tokens);
+        nuint rounded = ScratchBytes(ActivationForms.RoundedFloats, tokens), pairs = ScratchBytes(ActivationForms.Pairs, tokens);
+        job.Blocks = team.SharedScratch(blocks + floats + rounded + pairs);
+        job.Floats = (uint*)(job.Blocks + blocks);
+        job.RoundedFloats = (uint*)(job.Blocks + blocks + floats);
+        job.Pairs = (uint*)(job.Blocks + blocks + floats + rounded);
         bool inline = (long)tokens * Plan.Inputs * Plan.Outputs < InlineProducts;
 
         // The job lies on this stack frame until the run is over, so its address stays good.
@@ -119,6 +126,20 @@ internal sealed unsafe class PackedLinear : DeviceWeights
         }
     }
 
+    private static ActivationForms FormsOf(ImmutableArray<PackedMatrix> matrices) =>
+        matrices.Aggregate(ActivationForms.None, static (forms, matrix) => forms | matrix.Reads);
+
+    private bool ReadsForm(ActivationForms form) => (Reads & form) != 0;
+
+    /// <summary>Bytes of the activations in one form, with room to keep the next aligned.</summary>
+    private nuint ScratchBytes(ActivationForms form, int tokens)
+    {
+        long token = form == ActivationForms.Blocks
+            ? ActivationLayout.TokenBytes(Plan.Inputs)
+            : FloatActivations.TokenWords(Plan.Inputs, form) * sizeof(uint);
+        return ReadsForm(form) ? ((nuint)tokens * (nuint)token + 127) & ~(nuint)63 : 0;
+    }
+
     private static void Run(void* state, int thread, int threads)
     {
         ref MultiplyJob job = ref Unsafe.AsRef<MultiplyJob>(state);
@@ -134,7 +155,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     /// <summary>A thread's share of bringing the activations into the kernels' layouts.</summary>
     private void Prepare(in MultiplyJob job, int thread, int threads)
     {
-        if (readsBlocks)
+        if (ReadsForm(ActivationForms.Blocks))
         {
             int blocks = Plan.Inputs / ActivationLayout.BlockInputs;
             var tiles = new TokenTiles(job.Tokens, BlockKernel.MaxTokens);
@@ -153,9 +174,12 @@ internal sealed unsafe class PackedLinear : DeviceWeights
                 }
             }
         }
-        if (readsFloats)
+        for (ActivationForms form = ActivationForms.Floats; form <= ActivationForms.Pairs; form = (ActivationForms)((int)form << 1))
         {
-            FloatActivations.Interleave(job, Plan.Inputs, thread, threads);
+            if (ReadsForm(form))
+            {
+                FloatActivations.Interleave(job, Plan.Inputs, form, job.Words(form), thread, threads);
+            }
         }
     }
 

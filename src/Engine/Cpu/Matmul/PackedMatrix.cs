@@ -39,8 +39,8 @@ internal abstract unsafe class PackedMatrix : IDisposable
     /// <summary>Bytes held.</summary>
     public long Bytes => memory.Bytes + (Bias?.Length ?? 0) * sizeof(float);
 
-    /// <summary>Kernels read activations quantized to 8 bits; otherwise float32.</summary>
-    public abstract bool ReadsBlocks { get; }
+    /// <summary>The form in which the kernels read activations; it may change with <see cref="Instructions"/>.</summary>
+    public abstract ActivationForms Reads { get; }
 
     /// <summary>The kernels to use; every set gives the same bits.</summary>
     public abstract MatmulInstructions Instructions { set; }

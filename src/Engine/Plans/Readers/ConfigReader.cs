@@ -7,7 +7,10 @@ namespace Engine.Plans.Readers;
 /// <summary>
 /// Typed access to <c>config.json</c>. A JSON null counts as absent; every complaint names the file, the key, and what was found.
 /// </summary>
-internal sealed class ConfigReader(JsonObject config, string file)
+/// <param name="config">The object.</param>
+/// <param name="file">The file, for messages.</param>
+/// <param name="place">What stands before a key in messages: <c>"mor.recursive."</c>.</param>
+internal sealed class ConfigReader(JsonObject config, string file, string place = "")
 {
     /// <summary>The largest count: sums of a few, such as the width of q|k|v, stay within an int.</summary>
     public const int LargestCount = int.MaxValue / 4;
@@ -110,8 +113,11 @@ internal sealed class ConfigReader(JsonObject config, string file)
         { } node => throw Error(key, $"expected an object; found {Show(node)}"),
     };
 
+    /// <summary>As <see cref="Section"/>, and messages about what is inside name the section too.</summary>
+    public ConfigReader? Part(string key) => Section(key) is null ? null : new ConfigReader((JsonObject)Node(key)!, file, $"{place}{key}.");
+
     /// <summary>A complaint about a key.</summary>
-    public EngineException Error(string key, string reason) => new(reason, file, key);
+    public EngineException Error(string key, string reason) => new(reason, file, place + key);
 
     /// <summary>A value as it is written, cut short.</summary>
     public static string Show(JsonNode? node)

@@ -17,96 +17,151 @@ internal sealed record GatedDecoderTraits
 
     /// <summary>The sliding window of each layer; given the configuration and the number of layers.</summary>
     public Func<ConfigReader, int, int?[]> SlidingWindows { get; init; } = Readers.SlidingWindows.None;
+
+    /// <summary>Keys of <see cref="NeutralFields"/> that the family reads itself.</summary>
+    public ImmutableArray<string> Obeys { get; init; } = [];
 }
 
 /// <summary>
 /// The decoder that most open models share: RMS norm before each sublayer, rotary grouped-query attention, and a gated feed-forward
-/// (Touvron et al. 2023), under Hugging Face's names <c>model.layers.N.self_attn.q_proj</c> and so on.
+/// (Touvron et al. 2023), under Hugging Face's names <c>model.layers.N.self_attn.q_proj</c> and so on. Families that arrange such layers in their own
+/// way take <see cref="Layers"/> and <see cref="Complete"/> apart.
 /// </summary>
-internal static class GatedDecoder
+internal sealed class GatedDecoder
 {
-    /// <summary>Makes the plan of a checkpoint.</summary>
+    private readonly GatedDecoderTraits traits;
+    private readonly float epsilon;
+    private readonly RopeReader rope;
+    private readonly Activation activation;
+
+    /// <summary>Reads what is not particular to a layer.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="traits">The family.</param>
+    /// <param name="owner">See <see cref="TensorCatalog.Owner"/>.</param>
+    public GatedDecoder(Checkpoint checkpoint, GatedDecoderTraits traits, Func<string, string?>? owner = null)
+    {
+        this.traits = traits;
+        Config = new ConfigReader(checkpoint.Config, checkpoint.Path);
+        NeutralFields.Require(Config, traits.Obeys.AsSpan());
+        Tensors = new TensorCatalog(checkpoint) { Owner = owner };
+        Prefix = Tensors.Prefix("model.");
+        Hidden = Config.Count("hidden_size");
+        epsilon = (float)Config.Positive("rms_norm_eps", 1e-6);
+        VocabularySize = Vocabulary.Size(Config, Tensors, TokenTable);
+        rope = new RopeReader(Config, Tensors);
+        activation = ReadActivation(Config);
+    }
+
+    /// <summary>The configuration.</summary>
+    public ConfigReader Config { get; }
+
+    /// <summary>The tensors.</summary>
+    public TensorCatalog Tensors { get; }
+
+    /// <summary>What the names of the model's body begin with.</summary>
+    public string Prefix { get; }
+
+    /// <summary>Width of the residual stream.</summary>
+    public int Hidden { get; }
+
+    /// <summary>Tokens.</summary>
+    public int VocabularySize { get; }
+
+    /// <summary>The token table's name.</summary>
+    public string TokenTable => $"{Prefix}embed_tokens.weight";
+
+    /// <summary>Makes the plan of a checkpoint whose layers are stored and run one after the other.</summary>
     public static ModelPlan Read(Checkpoint checkpoint, GatedDecoderTraits traits)
     {
-        var config = new ConfigReader(checkpoint.Config, checkpoint.Path);
-        NeutralFields.Require(config);
-        var tensors = new TensorCatalog(checkpoint);
-        string prefix = tensors.Prefix("model.");
-        string tokenTable = $"{prefix}embed_tokens.weight";
+        var decoder = new GatedDecoder(checkpoint, traits);
+        return decoder.Complete(decoder.Layers(decoder.PlainNames()), decoder.UsualHead());
+    }
 
-        int hidden = config.Count("hidden_size");
-        int layers = LayerCount.Read(config, "num_hidden_layers", checkpoint);
-        float epsilon = (float)config.Positive("rms_norm_eps", 1e-6);
-        int vocabulary = Vocabulary.Size(config, tensors, tokenTable);
-        var rope = new RopeReader(config, tensors);
-        Activation activation = ReadActivation(config);
-        AttentionGeometry[] geometry = AttentionGeometry.Read(
-            config, tensors, hidden, layers, layer => $"{prefix}layers.{layer}.self_attn");
-        int[] widths = config.CountPerLayer("intermediate_size", layers) ?? throw config.Error("intermediate_size", "the key is missing");
-        int?[] windows = traits.SlidingWindows(config, layers);
+    /// <summary>The names of <c>num_hidden_layers</c> layers in the usual order.</summary>
+    public string[] PlainNames() =>
+        [.. Enumerable.Range(0, LayerCount.Read(Config, "num_hidden_layers", Tensors.Checkpoint)).Select(layer => $"{Prefix}layers.{layer}")];
+
+    /// <summary>The head by the usual rule.</summary>
+    public LinearPlan UsualHead() => Vocabulary.Head(Config, Tensors, TokenTable, VocabularySize, Hidden);
+
+    /// <summary>A block, a step and a slot for each name, in order.</summary>
+    public LayerMap Layers(IReadOnlyList<string> names)
+    {
+        int layers = names.Count;
+        AttentionGeometry[] geometry = AttentionGeometry.Read(Config, Tensors, Hidden, layers, layer => $"{names[layer]}.self_attn");
+        int[] widths = Config.CountPerLayer("intermediate_size", layers) ?? throw Config.Error("intermediate_size", "the key is missing");
+        int?[] windows = traits.SlidingWindows(Config, layers);
         // Qwen2's biases are no choice, and its configurations have no key for them.
-        bool qkvBias = traits.QkvBias || BiasRule(config, tensors, "attention_bias", $"{prefix}layers.", ".self_attn.", "_proj.bias");
-        bool feedForwardBias = BiasRule(config, tensors, "mlp_bias", $"{prefix}layers.", ".mlp.", "_proj.bias");
+        bool qkvBias = traits.QkvBias || BiasRule("attention_bias", ".self_attn.");
+        bool feedForwardBias = BiasRule("mlp_bias", ".mlp.");
 
         var blocks = ImmutableArray.CreateBuilder<BlockPlan>(layers);
         var steps = ImmutableArray.CreateBuilder<LayerStep>(layers);
         var slots = ImmutableArray.CreateBuilder<KvSlotPlan>(layers);
         for (int layer = 0; layer < layers; layer++)
         {
-            string name = $"{prefix}layers.{layer}";
-            blocks.Add(new BlockPlan(Attention(name, geometry[layer], windows[layer]), FeedForward(name, widths[layer])));
-            steps.Add(new LayerStep(layer, layer, Norm($"{name}.input_layernorm", hidden),
-                Norm($"{name}.post_attention_layernorm", hidden)));
+            string name = names[layer];
+            blocks.Add(new BlockPlan(
+                Attention(name, geometry[layer], windows[layer], qkvBias), FeedForward(name, widths[layer], feedForwardBias)));
+            steps.Add(new LayerStep(
+                layer, layer, Norm($"{name}.input_layernorm", Hidden), Norm($"{name}.post_attention_layernorm", Hidden)));
             slots.Add(new KvSlotPlan(geometry[layer].KvHeads, geometry[layer].HeadDim));
         }
+        return new LayerMap(blocks.MoveToImmutable(), steps.MoveToImmutable(), slots.MoveToImmutable());
+    }
+
+    /// <summary>The plan; complains about tensors that are missing or left over.</summary>
+    public ModelPlan Complete(LayerMap layers, LinearPlan head, StreamsPlan? streams = null)
+    {
         var plan = new ModelPlan
         {
             Family = traits.Family,
-            VocabularySize = vocabulary,
-            HiddenSize = hidden,
+            VocabularySize = VocabularySize,
+            HiddenSize = Hidden,
             ContextLength = rope.ContextLength,
-            Embedding = new EmbeddingPlan(tensors.Table(tokenTable, vocabulary, hidden)),
-            Layers = new LayerMap(blocks.MoveToImmutable(), steps.MoveToImmutable(), slots.MoveToImmutable()),
-            FinalNorm = Norm($"{prefix}norm", hidden),
-            Head = Vocabulary.Head(config, tensors, tokenTable, vocabulary, hidden),
+            Embedding = new EmbeddingPlan(Tensors.Table(TokenTable, VocabularySize, Hidden)),
+            Layers = layers,
+            FinalNorm = Norm($"{Prefix}norm", Hidden),
+            Head = head,
+            Streams = streams,
         };
         // Old files store the rotation's frequencies, which follow from the configuration.
-        tensors.Complete(traits.Family, static name => name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal));
+        Tensors.Complete(traits.Family, static name => name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal));
         return plan;
-
-        AttentionPlan Attention(string layerName, AttentionGeometry heads, int? window)
-        {
-            string name = $"{layerName}.self_attn";
-            return new AttentionPlan
-            {
-                Heads = heads.Heads,
-                KvHeads = heads.KvHeads,
-                HeadDim = heads.HeadDim,
-                Scale = (float)(1 / Math.Sqrt(heads.HeadDim)),
-                Qkv = new LinearPlan(hidden,
-                [
-                    tensors.Part($"{name}.q_proj", heads.QueryWidth, hidden, qkvBias),
-                    tensors.Part($"{name}.k_proj", heads.KeyWidth, hidden, qkvBias),
-                    tensors.Part($"{name}.v_proj", heads.KeyWidth, hidden, qkvBias),
-                ]),
-                Output = new LinearPlan(heads.QueryWidth, [tensors.Part($"{name}.o_proj", hidden, heads.QueryWidth)]),
-                QueryNorm = traits.HeadNorms ? Norm($"{name}.q_norm", heads.HeadDim) : null,
-                KeyNorm = traits.HeadNorms ? Norm($"{name}.k_norm", heads.HeadDim) : null,
-                Rope = rope.ForHeadDim(heads.HeadDim),
-                SlidingWindow = window < rope.ContextLength ? window : null,
-            };
-        }
-
-        FeedForwardPlan FeedForward(string layerName, int width) => new(activation, width,
-            new LinearPlan(hidden,
-            [
-                tensors.Part($"{layerName}.mlp.gate_proj", width, hidden, feedForwardBias),
-                tensors.Part($"{layerName}.mlp.up_proj", width, hidden, feedForwardBias),
-            ]),
-            new LinearPlan(width, [tensors.Part($"{layerName}.mlp.down_proj", hidden, width, feedForwardBias)]));
-
-        NormPlan Norm(string name, int width) => new(NormKind.Rms, epsilon, tensors.Vector($"{name}.weight", width));
     }
+
+    private AttentionPlan Attention(string layerName, AttentionGeometry heads, int? window, bool qkvBias)
+    {
+        string name = $"{layerName}.self_attn";
+        return new AttentionPlan
+        {
+            Heads = heads.Heads,
+            KvHeads = heads.KvHeads,
+            HeadDim = heads.HeadDim,
+            Scale = (float)(1 / Math.Sqrt(heads.HeadDim)),
+            Qkv = new LinearPlan(Hidden,
+            [
+                Tensors.Part($"{name}.q_proj", heads.QueryWidth, Hidden, qkvBias),
+                Tensors.Part($"{name}.k_proj", heads.KeyWidth, Hidden, qkvBias),
+                Tensors.Part($"{name}.v_proj", heads.KeyWidth, Hidden, qkvBias),
+            ]),
+            Output = new LinearPlan(heads.QueryWidth, [Tensors.Part($"{name}.o_proj", Hidden, heads.QueryWidth)]),
+            QueryNorm = traits.HeadNorms ? Norm($"{name}.q_norm", heads.HeadDim) : null,
+            KeyNorm = traits.HeadNorms ? Norm($"{name}.k_norm", heads.HeadDim) : null,
+            Rope = rope.ForHeadDim(heads.HeadDim),
+            SlidingWindow = window < rope.ContextLength ? window : null,
+        };
+    }
+
+    private FeedForwardPlan FeedForward(string layerName, int width, bool bias) => new(activation, width,
+        new LinearPlan(Hidden,
+        [
+            Tensors.Part($"{layerName}.mlp.gate_proj", width, Hidden, bias),
+            Tensors.Part($"{layerName}.mlp.up_proj", width, Hidden, bias),
+        ]),
+        new LinearPlan(width, [Tensors.Part($"{layerName}.mlp.down_proj", Hidden, width, bias)]));
+
+    private NormPlan Norm(string name, int width) => new(NormKind.Rms, epsilon, Tensors.Vector($"{name}.weight", width));
 
     private static Activation ReadActivation(ConfigReader config) => config.Text("hidden_act", "silu") switch
     {
@@ -119,18 +174,19 @@ internal static class GatedDecoder
     /// <summary>
     /// True where biases must exist. Where the key says false, they must not; where it is absent, they are taken where they exist.
     /// </summary>
-    private static bool BiasRule(ConfigReader config, TensorCatalog tensors, string key, string start, string middle, string end)
+    private bool BiasRule(string key, string middle)
     {
-        bool? rule = config.FlagOrNull(key);
+        bool? rule = Config.FlagOrNull(key);
         if (rule != false)
         {
             return rule == true;
         }
-        string? bias = tensors.Checkpoint.TensorNames.FirstOrDefault(name =>
+        string start = $"{Prefix}layers.";
+        string? bias = Tensors.Checkpoint.TensorNames.FirstOrDefault(name =>
             name.StartsWith(start, StringComparison.Ordinal) && name.Contains(middle, StringComparison.Ordinal)
-            && name.EndsWith(end, StringComparison.Ordinal));
+            && name.EndsWith("_proj.bias", StringComparison.Ordinal));
         return bias is null
             ? false
-            : throw config.Error(key, $"the configuration says that there are no biases, but the tensor {bias} exists");
+            : throw Config.Error(key, $"the configuration says that there are no biases, but the tensor {bias} exists");
     }
 }

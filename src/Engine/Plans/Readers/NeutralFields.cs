@@ -4,8 +4,8 @@ using System.Text.Json.Nodes;
 namespace Engine.Plans.Readers;
 
 /// <summary>
-/// Keys of other models' configurations that would change the numbers if they were obeyed. None of the families here obeys them,
-/// so a value other than the neutral one is refused rather than ignored.
+/// Keys of other models' configurations that would change the numbers if they were obeyed. A family that does not obey them refuses a value
+/// other than the neutral one rather than ignoring it.
 /// </summary>
 internal static class NeutralFields
 {
@@ -14,7 +14,8 @@ internal static class NeutralFields
         (["quantization_config", "compression_config"], static _ => false, "weights in this quantization format are not supported yet"),
         (["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok"], IsZero,
             "mixtures of experts are not supported yet"),
-        (["parscale_n"], IsOne, "parallel scaling is not supported yet"),
+        (["parscale_n"], IsOne, "this family has no parallel streams"),
+        (["mor", "kv_sharing"], IsDisabled, "this family has no recursion"),
         (["attn_logit_softcapping", "final_logit_softcapping", "attn_logit_softcap", "clip_qkv"], IsZero,
             "capped activations are not supported"),
         (["logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier", "scale_emb", "lm_head_multiplier",
@@ -28,15 +29,17 @@ internal static class NeutralFields
         (["no_rope_layers", "attention_chunk_size"], static _ => false, "this variant is not supported"),
     ];
 
-    /// <summary>Refuses a configuration that asks for what no family here computes.</summary>
+    /// <summary>Refuses a configuration that asks for what the family does not compute.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="obeyed">Keys that the family reads itself.</param>
     /// <exception cref="EngineException">A field is not neutral.</exception>
-    public static void Require(ConfigReader config)
+    public static void Require(ConfigReader config, params ReadOnlySpan<string> obeyed)
     {
         foreach ((string[] keys, Func<JsonNode, bool> isNeutral, string meaning) in Fields)
         {
             foreach (string key in keys)
             {
-                if (config.Node(key) is { } node && !isNeutral(node))
+                if (!obeyed.Contains(key) && config.Node(key) is { } node && !isNeutral(node))
                 {
                     throw config.Error(key, $"{meaning}; found {ConfigReader.Show(node)}");
                 }
@@ -49,6 +52,9 @@ internal static class NeutralFields
     private static bool IsOne(JsonNode node) => ConfigReader.ToNumber(node) == 1;
 
     private static bool IsTrue(JsonNode node) => node.GetValueKind() == JsonValueKind.True;
+
+    private static bool IsDisabled(JsonNode node) =>
+        node is JsonObject section && section["enable"] is { } enable && enable.GetValueKind() == JsonValueKind.False;
 
     private static bool IsFalse(JsonNode node) => node.GetValueKind() == JsonValueKind.False;
 }

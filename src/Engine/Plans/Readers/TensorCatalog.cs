@@ -16,8 +16,14 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     /// <summary>The checkpoint.</summary>
     public Checkpoint Checkpoint => checkpoint;
 
+    /// <summary>
+    /// The name under which a tensor is stored once for several, or null. Asked where a tensor does not exist under its own name: models that share
+    /// layers may store each name, or the first of those that are equal.
+    /// </summary>
+    public Func<string, string?>? Owner { get; init; }
+
     /// <summary>The tensor exists.</summary>
-    public bool Has(string name) => checkpoint.TryGetTensor(name, out _);
+    public bool Has(string name) => checkpoint.TryGetTensor(Resolve(name), out _);
 
     /// <summary>
     /// What the names of the model's body begin with: this, unless none does (a base model that was saved without its head).
@@ -25,18 +31,18 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     public string Prefix(string usual) => checkpoint.TensorNames.Any(name => name.StartsWith(usual, StringComparison.Ordinal)) ? usual : "";
 
     /// <summary>The tensor's shape, or null where it is missing.</summary>
-    public long[]? ShapeOf(string name) => checkpoint.TryGetTensor(name, out TensorView? tensor) ? tensor.Shape : null;
+    public long[]? ShapeOf(string name) => checkpoint.TryGetTensor(Resolve(name), out TensorView? tensor) ? tensor.Shape : null;
 
     /// <summary>The whole of a matrix [outputs, inputs], or [inputs, outputs] where transposed.</summary>
     public WeightRef Matrix(string name, int outputs, int inputs, bool transposed = false)
     {
-        Check(name, transposed ? [inputs, outputs] : [outputs, inputs]);
-        return new WeightRef(name, 0, transposed);
+        return new WeightRef(Check(name, transposed ? [inputs, outputs] : [outputs, inputs]), 0, transposed);
     }
 
     /// <summary>A table of rows of which the first <paramref name="rows"/> are used; files may pad it with more.</summary>
     public WeightRef Table(string name, int rows, int width)
     {
+        name = Resolve(name);
         if (Use(name) is { } tensor && (tensor.Shape.Length != 2 || tensor.Shape[0] < rows || tensor.Shape[1] != width))
         {
             throw new EngineException($"expected shape [{rows} or more, {width}]; found {Show(tensor.Shape)}", checkpoint.Path, name);
@@ -45,11 +51,10 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     }
 
     /// <summary>A vector.</summary>
-    public WeightRef Vector(string name, int length)
-    {
-        Check(name, [length]);
-        return new WeightRef(name);
-    }
+    public WeightRef Vector(string name, int length) => new(Check(name, [length]));
+
+    /// <summary>A tensor of any number of dimensions.</summary>
+    public WeightRef Tensor(string name, params ReadOnlySpan<long> shape) => new(Check(name, shape));
 
     /// <summary>A vector where it exists or must exist, else null.</summary>
     public WeightRef? VectorOrNull(string name, int length, bool required = false) => required || Has(name) ? Vector(name, length) : null;
@@ -58,20 +63,21 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     public LinearPart Part(string name, int outputs, int inputs, bool biasRequired = false) =>
         new(outputs, Matrix(name + ".weight", outputs, inputs), VectorOrNull(name + ".bias", outputs, biasRequired));
 
-    /// <summary>The values of a small F32 tensor that is needed to make the plan.</summary>
-    public float[] Values(string name, int length)
+    /// <summary>The values of a small vector of floats that is needed to make the plan.</summary>
+    /// <param name="name">The tensor.</param>
+    /// <param name="length">Its length.</param>
+    /// <param name="anyFloat">F16 and BF16 will do; otherwise only F32.</param>
+    public float[] Values(string name, int length, bool anyFloat = false)
     {
         if (Use(name) is not { } tensor)
         {
             throw new EngineException("the tensor is missing", checkpoint.Path, name);
         }
-        if (tensor.DType != DType.F32 || tensor.Shape is not [long found] || found != length)
-        {
-            throw new EngineException($"expected F32 [{length}]; found {tensor.DType} {Show(tensor.Shape)}", checkpoint.Path, name);
-        }
-        float[] values = new float[length];
-        tensor.Bytes.CopyTo(System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()));
-        return values;
+        bool fits = tensor.DType == DType.F32 || (anyFloat && tensor.DType is (DType.F16 or DType.BF16));
+        return fits && tensor.Shape is [long found] && found == length
+            ? tensor.ToFloats()
+            : throw new EngineException(
+                $"expected {(anyFloat ? "floats" : "F32")} [{length}]; found {tensor.DType} {Show(tensor.Shape)}", checkpoint.Path, name);
     }
 
     /// <summary>Complains about tensors that are missing, then about tensors that the plan leaves out.</summary>
@@ -92,20 +98,28 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
 
     private static string Tensors(int count) => count == 1 ? "a tensor is" : $"{count} tensors are";
 
-    private void Check(string name, ReadOnlySpan<long> shape)
+    private string Resolve(string name) => Owner is null || checkpoint.TryGetTensor(name, out _) ? name : Owner(name) ?? name;
+
+    /// <summary>The name under which the tensor is stored.</summary>
+    private string Check(string name, ReadOnlySpan<long> shape)
     {
+        name = Resolve(name);
         if (Use(name) is { } tensor && !shape.SequenceEqual(tensor.Shape))
         {
             throw new EngineException($"expected shape {Show(shape)}; found {Show(tensor.Shape)}", checkpoint.Path, name);
         }
+        return name;
     }
 
     private TensorView? Use(string name)
     {
-        used.Add(name);
+        bool first = used.Add(name);
         if (!checkpoint.TryGetTensor(name, out TensorView? tensor))
         {
-            missing.Add(name);
+            if (first)
+            {
+                missing.Add(name);
+            }
             return null;
         }
         bool isInteger = tensor.DType is DType.I8 or DType.I16 or DType.I32 or DType.I64

@@ -26,4 +26,8 @@ internal static class Vocabulary
         }
         return new LinearPlan(hidden, [new LinearPart(vocabulary, weight, tensors.VectorOrNull("lm_head.bias", vocabulary))]);
     }
+
+    /// <summary><c>lm_head</c> where the file has one, else the token table, whatever <c>tie_word_embeddings</c> says.</summary>
+    public static LinearPlan StoredHead(TensorCatalog tensors, string tokenTable, int vocabulary, int hidden) =>
+        new(hidden, [new LinearPart(vocabulary, tensors.Table(tensors.Has("lm_head.weight") ? "lm_head.weight" : tokenTable, vocabulary, hidden))]);
 }

@@ -3,6 +3,7 @@ using Engine.Checkpoints;
 using Engine.Cpu;
 using Engine.Cpu.Matmul;
 using Engine.Cpu.Matmul.Kernels;
+using Engine.Execution;
 using Engine.Plans;
 using Xunit;
 
@@ -100,11 +101,24 @@ internal static unsafe class MatmulData
         return output;
     }
 
-    public static PackedLinear Load(DType format, int inputs, int outputs, byte[] bytes, ThreadTeam team)
+    public static PackedLinear Load(
+        DType format, int inputs, int outputs, byte[] bytes, ThreadTeam team, ActivationPrecision activations = ActivationPrecision.Float32)
     {
         using var checkpoint = new MemoryCheckpoint();
         checkpoint.Add("w", format, [outputs, inputs], bytes);
-        return PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team);
+        return PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team, activations);
+    }
+
+    public static void AssertBits(ReadOnlySpan<float> expected, ReadOnlySpan<float> actual, string what)
+    {
+        Assert.Equal(expected.Length, actual.Length);
+        for (int i = 0; i < expected.Length; i++)
+        {
+            if (BitConverter.SingleToInt32Bits(expected[i]) != BitConverter.SingleToInt32Bits(actual[i]))
+            {
+                Assert.Fail($"{what}: element {i} is {actual[i]:R}, not {expected[i]:R}");
+            }
+        }
     }
 
     public static void SkipUnlessSupported(MatmulInstructions instructions) =>

@@ -15,7 +15,7 @@ public sealed class MatrixLoadingTests
     [MemberData(nameof(MatmulData.AllFormats), MemberType = typeof(MatmulData))]
     public void NonFiniteScalesAreRefusedByTensorAndRow(DType format)
     {
-        var random = new Random(Random.Shared.Next());
+        Random random = Seed.Fresh();
         const int Inputs = 512, Outputs = 20, Row = 17;
         DTypeInfo info = format.Info();
         int rowBytes = Inputs / info.BlockElements * info.BlockBytes;

@@ -101,8 +101,8 @@ public sealed class PackedLinearTests
                     float[] slice = input[(first * inputs)..];
                     string what = $"seed {seed}, {instructions}, {threads} threads, {tokens} tokens";
                     Range range = (first * Outputs)..((first + tokens) * Outputs);
-                    AssertBits(alone[range], MatmulData.Multiply(linear, team, slice, tokens), what);
-                    AssertBits(added[range], MatmulData.Multiply(linear, team, slice, tokens, before[range]), what + ", accumulating");
+                    MatmulData.AssertBits(alone[range], MatmulData.Multiply(linear, team, slice, tokens), what);
+                    MatmulData.AssertBits(added[range], MatmulData.Multiply(linear, team, slice, tokens, before[range]), what + ", accumulating");
                 }
             }
         }
@@ -112,7 +112,7 @@ public sealed class PackedLinearTests
     [MemberData(nameof(MatmulData.AllFormats), MemberType = typeof(MatmulData))]
     public void RowsDecodeAsTheCodecSays(DType format)
     {
-        var random = new Random(Random.Shared.Next());
+        Random random = Seed.Fresh();
         const int Inputs = 512, Outputs = 35;
         using var team = new ThreadTeam(2);
         byte[] bytes = MatmulData.RandomBytes(format, Inputs * Outputs, random);
@@ -132,7 +132,7 @@ public sealed class PackedLinearTests
     [Fact]
     public void PartsOfDifferentFormatsSlicesAndBiasesStandSideBySide()
     {
-        var random = new Random(Random.Shared.Next());
+        Random random = Seed.Fresh();
         const int Inputs = 256, Tokens = 9;
         using var team = new ThreadTeam(2);
         using var checkpoint = new MemoryCheckpoint();
@@ -176,7 +176,7 @@ public sealed class PackedLinearTests
     [InlineData(DType.BF16)]
     public void TransposedWeightsGiveTheSameBits(DType format)
     {
-        var random = new Random(Random.Shared.Next());
+        Random random = Seed.Fresh();
         const int Inputs = 50, Stored = 40, Outputs = 21, First = 13;
         using var team = new ThreadTeam(2);
         using var checkpoint = new MemoryCheckpoint();
@@ -192,7 +192,7 @@ public sealed class PackedLinearTests
         using PackedLinear plain = PackedLinear.Load(new LinearPlan(Inputs, [new(Outputs, new("plain", First))]), checkpoint, team);
         using PackedLinear transposed = PackedLinear.Load(new LinearPlan(Inputs, [new(Outputs, new("turned", First, true))]), checkpoint, team);
         float[] input = MatmulData.RandomInput(Inputs * 8, random);
-        AssertBits(MatmulData.Multiply(plain, team, input, 8), MatmulData.Multiply(transposed, team, input, 8), format.ToString());
+        MatmulData.AssertBits(MatmulData.Multiply(plain, team, input, 8), MatmulData.Multiply(transposed, team, input, 8), format.ToString());
     }
 
     [Fact]
@@ -207,7 +207,7 @@ public sealed class PackedLinearTests
     [MemberData(nameof(MatmulData.BlockFormats), MemberType = typeof(MatmulData))]
     public void NonFiniteActivationsShowInTheOutput(DType format)
     {
-        var random = new Random(Random.Shared.Next());
+        Random random = Seed.Fresh();
         const int Inputs = 256, Outputs = 16;
         using var team = new ThreadTeam(1);
         using PackedLinear linear = MatmulData.Load(format, Inputs, Outputs, MatmulData.RandomBytes(format, Inputs * Outputs, random), team);
@@ -237,13 +237,15 @@ public sealed class PackedLinearTests
             {
                 linear.Multiply(team, from, 20, to, false);
                 linear.Multiply(team, from, 1, to, false);
-                long own = GC.GetAllocatedBytesForCurrentThread();
-                for (int i = 0; i < 20; i++)
+                float* source = from, destination = to;
+                return Allocation.Of(() =>
                 {
-                    linear.Multiply(team, from, 20, to, false);
-                    linear.Multiply(team, from, 1, to, true);
-                }
-                return GC.GetAllocatedBytesForCurrentThread() - own;
+                    for (int i = 0; i < 20; i++)
+                    {
+                        linear.Multiply(team, source, 20, destination, false);
+                        linear.Multiply(team, source, 1, destination, true);
+                    }
+                });
             }
         }
     }
@@ -271,17 +273,5 @@ public sealed class PackedLinearTests
         }
         // n roundings to float32 in sequence: λ·√n·u of the magnitudes with λ = 8 (Higham and Mary 2019), u = 2⁻²⁴.
         return (sum, tolerance + magnitude * (8 * Math.Sqrt(input.Length) * Math.Pow(2, -24)));
-    }
-
-    private static void AssertBits(ReadOnlySpan<float> expected, ReadOnlySpan<float> actual, string what)
-    {
-        Assert.Equal(expected.Length, actual.Length);
-        for (int i = 0; i < expected.Length; i++)
-        {
-            if (BitConverter.SingleToInt32Bits(expected[i]) != BitConverter.SingleToInt32Bits(actual[i]))
-            {
-                Assert.Fail($"{what}: element {i} is {actual[i]:R}, not {expected[i]:R}");
-            }
-        }
     }
 }

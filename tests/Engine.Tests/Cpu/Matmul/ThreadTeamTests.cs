@@ -137,13 +137,15 @@ public sealed unsafe class ThreadTeamTests
     {
         using var team = new ThreadTeam(2);
         var work = new Work { Team = team };
-        team.Run(&Body, &work);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        for (int run = 0; run < 100; run++)
+        Work* state = &work;
+        team.Run(&Body, state);
+        Assert.Equal(0, Allocation.Of(() =>
         {
-            team.Run(&Body, &work);
-        }
-        Assert.Equal(before, GC.GetAllocatedBytesForCurrentThread());
+            for (int run = 0; run < 100; run++)
+            {
+                team.Run(&Body, state);
+            }
+        }));
 
         static void Body(void* state, int thread, int threads) => ((Work*)state)->Team.Barrier(thread);
     }

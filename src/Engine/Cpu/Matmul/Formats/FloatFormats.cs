@@ -4,7 +4,7 @@ using Engine.Checkpoints;
 
 namespace Engine.Cpu.Matmul.Formats;
 
-/// <summary>A plain float format. A panel is [inputs, 16] elements as they are in the file.</summary>
+/// <summary>A plain float format. A panel is a list of steps, each [16 rows, interleaved inputs] elements as they are in the file.</summary>
 internal unsafe interface IFloatFormat
 {
     /// <summary>The type of a tensor in this format.</summary>
@@ -13,8 +13,13 @@ internal unsafe interface IFloatFormat
     /// <summary>Bytes of an element.</summary>
     static abstract int Bytes { get; }
 
-    /// <summary>Widens 8 elements to float32, exactly.</summary>
-    static abstract Vector256<float> Widen(byte* elements);
+    /// <summary>Consecutive inputs of a row that lie side by side in a step, the first of them last.</summary>
+    static abstract int StepInputs { get; }
+
+    /// <summary>Widens one input of 8 rows to float32, exactly.</summary>
+    /// <param name="elements">The first of the 8 rows in a step.</param>
+    /// <param name="input">Which of the inputs of the step.</param>
+    static abstract Vector256<float> Widen(byte* elements, int input);
 }
 
 /// <summary>IEEE binary32.</summary>
@@ -22,9 +27,10 @@ internal unsafe struct Float32 : IFloatFormat
 {
     public static DType DType => DType.F32;
     public static int Bytes => 4;
+    public static int StepInputs => 1;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Widen(byte* elements) => Vector256.Load((float*)elements);
+    public static Vector256<float> Widen(byte* elements, int input) => Vector256.Load((float*)elements);
 }
 
 /// <summary>IEEE binary16.</summary>
@@ -32,17 +38,26 @@ internal unsafe struct Float16 : IFloatFormat
 {
     public static DType DType => DType.F16;
     public static int Bytes => 2;
+    public static int StepInputs => 1;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Widen(byte* elements) => HalfFloats.Widen((ushort*)elements);
+    public static Vector256<float> Widen(byte* elements, int input) => HalfFloats.Widen((ushort*)elements);
 }
 
-/// <summary>The top half of a binary32.</summary>
+/// <summary>
+/// The top half of a binary32. Inputs come in pairs, which is what VDPBF16PS multiplies; it adds the high half's product before the low half's,
+/// so the high half holds the first input. To widen, one is masked and the other shifted.
+/// </summary>
 internal unsafe struct BFloat16 : IFloatFormat
 {
     public static DType DType => DType.BF16;
     public static int Bytes => 2;
+    public static int StepInputs => 2;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Widen(byte* elements) => (Widening.ToUInt32((ushort*)elements) << 16).AsSingle();
+    public static Vector256<float> Widen(byte* elements, int input)
+    {
+        Vector256<uint> pairs = Vector256.Load((uint*)elements);
+        return (input == 0 ? pairs & Vector256.Create(0xFFFF0000u) : pairs << 16).AsSingle();
+    }
 }

@@ -5,13 +5,15 @@ using Engine.Cpu.Matmul.Formats;
 namespace Engine.Cpu.Matmul.Kernels;
 
 /// <summary>
-/// Which kernel for float formats. Whatever the variant, a row and token see <c>acc = fma(weight, x, acc)</c> per input, in order.
+/// Which kernel for float formats. Whatever the variant, a row and token see <c>acc = fma(weight, x, acc)</c> per input, in order; VDPBF16PS takes
+/// two such steps at once, with the same bits unless a number is subnormal, which it takes for zero.
 /// </summary>
 /// <param name="DType">Type of the packed weights.</param>
 /// <param name="GroupPanels">Panels that are packed side by side, 1 to 4.</param>
 /// <param name="Panels">How many of them are multiplied, 1, 2 or 4.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
-internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Panels, int Tokens)
+/// <param name="Activations">What the activations are: float32, or pairs of bfloat16 for VDPBF16PS.</param>
+internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Panels, int Tokens, ActivationForms Activations)
 {
     /// <summary>The most tokens of a tile, beside 2 panels.</summary>
     public const int MaxTokens = 12;
@@ -22,18 +24,21 @@ internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Pa
     /// <summary>Panels to take at once: one token alone needs several, because a sum waits four cycles for the addition before.</summary>
     public static int PanelsFor(int tokens) => 4 * tokens <= MaxAccumulators ? 4 : 2;
 
-    /// <summary>Bytes of one input of a panel.</summary>
-    public int PanelBytes => Panel.Rows * (DType == DType.F32 ? 4 : 2);
+    /// <summary>Inputs of a step.</summary>
+    public int StepInputs => DType == DType.BF16 ? 2 : 1;
 
-    /// <summary>Bytes of one input of a group of panels.</summary>
-    public int InputBytes => GroupPanels * PanelBytes;
+    /// <summary>Bytes of one step of a panel.</summary>
+    public int PanelBytes => Panel.Rows * (DType == DType.F16 ? 2 : 4);
+
+    /// <summary>Bytes of one step of a group of panels.</summary>
+    public int StepBytes => GroupPanels * PanelBytes;
 }
 
 /// <summary>The kernel for float formats in portable vectors, with any number of tokens and panels.</summary>
 internal static unsafe class IntrinsicFloatKernel<TFormat>
     where TFormat : IFloatFormat
 {
-    /// <summary>Runs over <see cref="KernelArguments.Count"/> inputs.</summary>
+    /// <summary>Runs over <see cref="KernelArguments.Count"/> steps.</summary>
     public static void Run(KernelArguments* arguments)
     {
         int panels = arguments->Kernel.Panels, tokens = arguments->Kernel.Tokens;
@@ -41,7 +46,7 @@ internal static unsafe class IntrinsicFloatKernel<TFormat>
         {
             for (int half = 0; half < Panel.Rows; half += 8)
             {
-                byte* weights = arguments->Weights + (panel * Panel.Rows + half) * TFormat.Bytes;
+                byte* weights = arguments->Weights + (panel * Panel.Rows + half) * TFormat.StepInputs * TFormat.Bytes;
                 float* sums = arguments->Accumulators + panel * Panel.Rows + half;
                 int token = 0;
                 for (; token + 4 <= tokens; token += 4)
@@ -61,9 +66,12 @@ internal static unsafe class IntrinsicFloatKernel<TFormat>
         float* inputs = (float*)arguments->Activations + token;
         int tokens = arguments->Kernel.Tokens;
         Vector256<float> sum = Vector256.Load(sums);
-        for (long i = 0; i < arguments->Count; i++, inputs += tokens, weights += arguments->InputStride)
+        for (long i = 0; i < arguments->Count; i++, weights += arguments->StepStride)
         {
-            sum = Vector256.FusedMultiplyAdd(TFormat.Widen(weights), Vector256.Create(*inputs), sum);
+            for (int input = 0; input < TFormat.StepInputs; input++, inputs += tokens)
+            {
+                sum = Vector256.FusedMultiplyAdd(TFormat.Widen(weights, input), Vector256.Create(*inputs), sum);
+            }
         }
         sum.Store(sums);
     }
@@ -74,13 +82,16 @@ internal static unsafe class IntrinsicFloatKernel<TFormat>
         int tokens = arguments->Kernel.Tokens, stride = arguments->Kernel.Panels * Panel.Rows;
         Vector256<float> a = Vector256.Load(sums), b = Vector256.Load(sums + stride);
         Vector256<float> c = Vector256.Load(sums + 2 * stride), d = Vector256.Load(sums + 3 * stride);
-        for (long i = 0; i < arguments->Count; i++, inputs += tokens, weights += arguments->InputStride)
+        for (long i = 0; i < arguments->Count; i++, weights += arguments->StepStride)
         {
-            Vector256<float> weight = TFormat.Widen(weights);
-            a = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[0]), a);
-            b = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[1]), b);
-            c = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[2]), c);
-            d = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[3]), d);
+            for (int input = 0; input < TFormat.StepInputs; input++, inputs += tokens)
+            {
+                Vector256<float> weight = TFormat.Widen(weights, input);
+                a = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[0]), a);
+                b = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[1]), b);
+                c = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[2]), c);
+                d = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[3]), d);
+            }
         }
         a.Store(sums);
         b.Store(sums + stride);

@@ -4,10 +4,14 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Engine.Cpu.Matmul.Kernels;
 
-/// <summary>Writes the AVX-512 kernels for float formats: weights are widened in registers as they are read, every accumulator stays in one.</summary>
+/// <summary>
+/// Writes the AVX-512 kernels for float formats: weights are widened in registers as they are read, or multiplied in pairs by VDPBF16PS, for which
+/// .NET has no intrinsic on 512-bit vectors; every accumulator stays in a register.
+/// </summary>
 internal sealed class FloatKernelAssembler
 {
     private const int Unroll = 4;
+    private const int MaxTokensWaitingForMemory = 4;
 
     private readonly FloatKernel kernel;
     private readonly KernelFrame frame = new();
@@ -15,6 +19,9 @@ internal sealed class FloatKernelAssembler
     private readonly AssemblerRegisterZMM[] accumulators; // [token, panel]
     private readonly AssemblerRegisterZMM[] weights;
     private readonly AssemblerRegisterZMM input;
+    private readonly AssemblerRegisterZMM highHalves; // 0xFFFF0000: the first input of each pair
+    private readonly bool dotsPairs;
+    private readonly int inputsPerWord; // 32-bit words of activations are one input, or two.
 
     private FloatKernelAssembler(FloatKernel kernel)
     {
@@ -23,7 +30,15 @@ internal sealed class FloatKernelAssembler
         accumulators = frame.Vectors(kernel.Tokens * kernel.Panels);
         weights = frame.Vectors(kernel.Panels);
         input = frame.Vector();
+        dotsPairs = kernel.Activations == ActivationForms.Pairs;
+        inputsPerWord = dotsPairs ? 2 : 1;
+        highHalves = WidensPairs ? frame.Vector() : input;
     }
+
+    /// <summary>Few tokens wait for memory, and a vector is a whole line.</summary>
+    private bool ReadsLinesOnce => kernel.Tokens <= MaxTokensWaitingForMemory && kernel.PanelBytes == 64 && !WidensPairs;
+
+    private bool WidensPairs => kernel.StepInputs == 2 && !dotsPairs;
 
     private static AssemblerRegister64 Weights => rax;
     private static AssemblerRegister64 Activations => rdx;
@@ -44,19 +59,23 @@ internal sealed class FloatKernelAssembler
         {
             code.vmovups(accumulators[i], __[Accumulators + i * 64]);
         }
+        if (WidensPairs)
+        {
+            frame.Broadcast(highHalves, 0xFFFF0000);
+        }
 
         Label loop = code.CreateLabel(), tail = code.CreateLabel(), single = code.CreateLabel(), end = code.CreateLabel();
         code.sub(Count, Unroll);
         code.jl(tail);
         code.Label(ref loop);
-        Inputs(Unroll);
+        Steps(Unroll);
         code.sub(Count, Unroll);
         code.jge(loop);
         code.Label(ref tail);
         code.add(Count, Unroll);
         code.jz(end);
         code.Label(ref single);
-        Inputs(1);
+        Steps(1);
         code.dec(Count);
         code.jnz(single);
         code.Label(ref end);
@@ -69,41 +88,55 @@ internal sealed class FloatKernelAssembler
         return frame.Encode();
     }
 
-    private void Inputs(int count)
+    private void Steps(int count)
     {
-        int tokens = kernel.Tokens, panels = kernel.Panels;
-        for (int i = 0; i < count; i++)
+        int tokens = kernel.Tokens, panels = kernel.Panels, words = kernel.StepInputs / inputsPerWord;
+        for (int word = 0; word < count * words; word++)
         {
             for (int panel = 0; panel < panels; panel++)
             {
-                Load(weights[panel], __[Weights + i * kernel.InputBytes + panel * kernel.PanelBytes]);
+                int offset = word / words * kernel.StepBytes + panel * kernel.PanelBytes;
+                if (ReadsLinesOnce)
+                {
+                    frame.TouchLine(__[Weights + offset]);
+                }
+                Load(weights[panel], __[Weights + offset], word % words);
             }
             for (int token = 0; token < tokens; token++)
             {
-                code.vbroadcastss(input, __[Activations + (i * tokens + token) * sizeof(float)]);
+                code.vbroadcastss(input, __[Activations + (word * tokens + token) * sizeof(float)]);
                 for (int panel = 0; panel < panels; panel++)
                 {
-                    code.vfmadd231ps(accumulators[token * panels + panel], weights[panel], input);
+                    if (dotsPairs)
+                    {
+                        code.vdpbf16ps(accumulators[token * panels + panel], weights[panel], input);
+                    }
+                    else
+                    {
+                        code.vfmadd231ps(accumulators[token * panels + panel], weights[panel], input);
+                    }
                 }
             }
         }
-        code.add(Weights, count * kernel.InputBytes);
-        code.add(Activations, count * tokens * sizeof(float));
+        code.add(Weights, count * kernel.StepBytes);
+        code.add(Activations, count * words * tokens * sizeof(float));
     }
 
-    private void Load(AssemblerRegisterZMM register, AssemblerMemoryOperand source)
+    private void Load(AssemblerRegisterZMM register, AssemblerMemoryOperand source, int input)
     {
         switch (kernel.DType)
         {
-            case DType.F32:
-                code.vmovups(register, source);
-                break;
             case DType.F16:
                 code.vcvtph2ps(register, source);
                 break;
+            case DType.BF16 when WidensPairs && input == 0:
+                code.vpandd(register, highHalves, source);
+                break;
+            case DType.BF16 when WidensPairs:
+                code.vpslld(register, source, 16);
+                break;
             default:
-                code.vpmovzxwd(register, source);
-                code.vpslld(register, register, 16);
+                code.vmovups(register, source);
                 break;
         }
     }

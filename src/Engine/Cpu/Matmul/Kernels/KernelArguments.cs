@@ -14,7 +14,7 @@ internal unsafe struct KernelArguments
     [FieldOffset(8)]
     public float* Scales;
 
-    /// <summary>Block formats: records of <see cref="ActivationLayout"/>. Float formats: [inputs, tokens] float32.</summary>
+    /// <summary>Block formats: records of <see cref="ActivationLayout"/>. Float formats: [inputs, tokens] float32, or [pairs of inputs, tokens] bfloat16 twice.</summary>
     [FieldOffset(16)]
     public byte* Activations;
 
@@ -22,13 +22,13 @@ internal unsafe struct KernelArguments
     [FieldOffset(24)]
     public float* Accumulators;
 
-    /// <summary>Blocks of 32 inputs; for float formats inputs. At least 1.</summary>
+    /// <summary>Blocks of 32 inputs; for float formats steps of one or two inputs. At least 1.</summary>
     [FieldOffset(32)]
     public long Count;
 
-    /// <summary>Float formats: bytes from one input to the next. Read by the kernels that are not assembled.</summary>
+    /// <summary>Float formats: bytes from one step to the next. Read by the kernels that are not assembled.</summary>
     [FieldOffset(40)]
-    public long InputStride;
+    public long StepStride;
 
     /// <summary>Which kernel this is; read by the kernels that are not assembled.</summary>
     [FieldOffset(48)]

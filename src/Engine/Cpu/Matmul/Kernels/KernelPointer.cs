@@ -21,7 +21,7 @@ internal readonly unsafe struct KernelPointer
     /// <summary>The kernel of an instruction set; assembled on first use and kept.</summary>
     public static KernelPointer For(BlockKernel kernel, MatmulInstructions instructions) => instructions switch
     {
-        MatmulInstructions.Avx512Vnni => new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
+        MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 => new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
         MatmulInstructions.Avx512 => Managed(&IntrinsicBlockKernel<Avx512Lanes, Vector512<byte>>.Run),
         MatmulInstructions.AvxVnni => Managed(&IntrinsicBlockKernel<AvxVnniLanes, Vector256<byte>>.Run),
         MatmulInstructions.Avx2 => Managed(&IntrinsicBlockKernel<Avx2Lanes, Vector256<byte>>.Run),
@@ -32,7 +32,7 @@ internal readonly unsafe struct KernelPointer
     /// <summary>The kernel of an instruction set for a float format.</summary>
     public static KernelPointer For<TFormat>(FloatKernel kernel, MatmulInstructions instructions)
         where TFormat : IFloatFormat =>
-        instructions == MatmulInstructions.Avx512Vnni
+        instructions is MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16
             ? new(assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(FloatKernelAssembler.Assemble((FloatKernel)key))), true)
             : Managed(&IntrinsicFloatKernel<TFormat>.Run);
 

@@ -5,7 +5,10 @@ using System.Runtime.Intrinsics.X86;
 
 namespace Engine.Cpu.Matmul.Kernels;
 
-/// <summary>Instruction sets that there are kernels for. All give bit-equal results.</summary>
+/// <summary>
+/// Instruction sets that there are kernels for, from the least to the most able. All give bit-equal results, but that VDPBF16PS takes subnormal
+/// numbers for zero.
+/// </summary>
 internal enum MatmulInstructions
 {
     /// <summary>128-bit vectors of any processor.</summary>
@@ -20,6 +23,8 @@ internal enum MatmulInstructions
     Avx512,
     /// <summary>512-bit VPDPBUSD, assembled at start-up.</summary>
     Avx512Vnni,
+    /// <summary>The same, with 512-bit VDPBF16PS for activations rounded to bfloat16.</summary>
+    Avx512Bf16,
 }
 
 /// <summary>What this processor and system support.</summary>
@@ -39,8 +44,12 @@ internal static class MatmulInstructionSupport
         MatmulInstructions.AvxVnni => AvxVnni.IsSupported,
         MatmulInstructions.Avx512 => Avx512BW.IsSupported,
         MatmulInstructions.Avx512Vnni => avx512Vnni,
+        MatmulInstructions.Avx512Bf16 => avx512Vnni && HasBf16(),
         _ => throw new ArgumentOutOfRangeException(nameof(set)),
     };
+
+    /// <summary>AVX512_BF16 is CPUID leaf 7, subleaf 1, EAX bit 5; subleaf 0 says in EAX which subleaves there are.</summary>
+    private static bool HasBf16() => X86Base.CpuId(7, 0).Eax >= 1 && (X86Base.CpuId(7, 1).Eax & (1 << 5)) != 0;
 
     private static bool DetectAvx512Vnni()
     {

@@ -1,0 +1,196 @@
+using Engine.Plans;
+
+namespace Engine.Execution;
+
+/// <summary>
+/// The packed layers and how one of them runs over the selected rows of a step. Weights are loaded once per plan instance: steps that share a block, and
+/// blocks that share only attention or only the feed-forward, share them here.
+/// </summary>
+internal sealed class LayerStack
+{
+    private readonly DeviceArena arena;
+    private readonly IBackend backend;
+    private readonly ModelPlan plan;
+    private readonly Layer[] layers;
+    private readonly Dictionary<AttentionPlan, AttentionWeights> attentions = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<FeedForwardPlan, FeedForwardWeights> feedForwards = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<RopePlan, DeviceWeights> ropes = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<NormPlan, DeviceWeights> norms = [];
+
+    /// <param name="arena">Holds what is loaded.</param>
+    /// <param name="plan">What to compute.</param>
+    /// <param name="loaded">Called after each step's weights.</param>
+    public LayerStack(DeviceArena arena, ModelPlan plan, Action loaded)
+    {
+        this.arena = arena;
+        this.plan = plan;
+        backend = arena.Backend;
+        layers = new Layer[plan.Layers.Steps.Length];
+        for (int i = 0; i < layers.Length; i++)
+        {
+            layers[i] = Load(i);
+            loaded();
+        }
+        Residual = arena.Scratch('x', plan.HiddenSize);
+    }
+
+    /// <summary>The residual stream of the selected rows, [rows, hiddenSize].</summary>
+    public Activations Residual { get; }
+
+    /// <summary>Rows times steps that have run: what the layers have cost so far.</summary>
+    public long RowsRun { get; private set; }
+
+    /// <summary>Runs a step of the <see cref="LayerMap"/> on the residual stream of the selected rows.</summary>
+    public void Run(int index, StepPlan step, RowSet rows)
+    {
+        if (layers[index].Attention is not null)
+        {
+            Attend(index, step, rows, Project(index, Residual));
+        }
+        FeedForward(index, rows);
+    }
+
+    /// <summary>The feed-forward half of a step, where it has one.</summary>
+    public void FeedForward(int index, RowSet rows)
+    {
+        Layer layer = layers[index];
+        if (layer.FeedForward is { } feedForward)
+        {
+            FeedForwardPlan shape = feedForward.Plan;
+            Activations normed = Normalize(layer.FeedForwardNorm!, Residual);
+            Activations inner = arena.Scratch('i', shape.In.Outputs, normed.Rows);
+            Activations activated = arena.Scratch('f', shape.Width, normed.Rows);
+            backend.Multiply(feedForward.In, normed, inner);
+            backend.Activate(shape.Activation, inner, activated);
+            backend.Multiply(feedForward.Down, activated, Residual, accumulate: true);
+        }
+        RowsRun += rows.Rows.Length;
+    }
+
+    /// <summary>First half of attention: from the residual stream to rotated q, with k and v appended. The result lives until the next projection.</summary>
+    public Activations Project(int index, Activations residual)
+    {
+        AttentionWeights weights = layers[index].Attention!;
+        Activations normed = Normalize(layers[index].AttentionNorm!, residual);
+        Activations qkv = arena.Scratch('q', weights.Plan.Qkv.Outputs, normed.Rows);
+        backend.Multiply(weights.Qkv, normed, qkv);
+        if (weights.QueryNorm is not null || weights.KeyNorm is not null)
+        {
+            backend.NormalizeHeads(weights.Plan, weights.QueryNorm, weights.KeyNorm, qkv);
+        }
+        backend.RotateAndAppend(weights.Plan, weights.Rope, qkv, plan.Layers.Steps[index].KvSlot);
+        return qkv;
+    }
+
+    /// <summary>Second half of attention: what the queries of the selected rows see is added to the residual stream.</summary>
+    public void Attend(int index, StepPlan step, RowSet rows, Activations qkv)
+    {
+        AttentionWeights weights = layers[index].Attention!;
+        int slot = plan.Layers.Steps[index].KvSlot;
+        Activations mixed = arena.Scratch('a', weights.Plan.Output.Inputs, qkv.Rows);
+        backend.Attend(weights.Plan, qkv, slot, layers[index].Prefixes, mixed);
+        foreach (RowRun run in rows.Runs)
+        {
+            if (run.WritesKv)
+            {
+                step.CountAppended(run.Track, slot + run.SlotShift, run.RowCount);
+            }
+        }
+        backend.Multiply(weights.Output, mixed, Residual, accumulate: true);
+    }
+
+    private Activations Normalize(DeviceWeights norm, Activations residual)
+    {
+        Activations normed = arena.Scratch('n', plan.HiddenSize, residual.Rows);
+        backend.Normalize(norm, residual, normed);
+        return normed;
+    }
+
+    private Layer Load(int index)
+    {
+        LayerStep step = plan.Layers.Steps[index];
+        BlockPlan block = plan.Layers.Blocks[step.Block];
+        return new Layer(
+            block.Attention is null ? null : LoadAttention(block.Attention),
+            block.FeedForward is null ? null : LoadFeedForward(block.FeedForward),
+            LoadNorm(step.AttentionNorm),
+            LoadNorm(step.FeedForwardNorm),
+            LoadPrefixes(index, plan.Layers.KvSlots[step.KvSlot]));
+    }
+
+    private AttentionWeights LoadAttention(AttentionPlan attention)
+    {
+        if (!attentions.TryGetValue(attention, out AttentionWeights? weights))
+        {
+            arena.Scratch('q', attention.Qkv.Outputs);
+            arena.Scratch('a', attention.Output.Inputs);
+            attentions[attention] = weights = new AttentionWeights(
+                attention,
+                arena.Linear(attention.Qkv),
+                arena.Linear(attention.Output),
+                arena.Norm(attention.QueryNorm, attention.HeadDim),
+                arena.Norm(attention.KeyNorm, attention.HeadDim),
+                attention.Rope is null ? null : LoadRope(attention.Rope));
+        }
+        return weights;
+    }
+
+    private FeedForwardWeights LoadFeedForward(FeedForwardPlan feedForward)
+    {
+        if (!feedForwards.TryGetValue(feedForward, out FeedForwardWeights? weights))
+        {
+            arena.Scratch('i', feedForward.In.Outputs);
+            arena.Scratch('f', feedForward.Width);
+            feedForwards[feedForward] = weights = new FeedForwardWeights(
+                feedForward, arena.Linear(feedForward.In), arena.Linear(feedForward.Down));
+        }
+        return weights;
+    }
+
+    /// <summary>Layers that share a rotation share its table.</summary>
+    private DeviceWeights LoadRope(RopePlan rope)
+    {
+        if (!ropes.TryGetValue(rope, out DeviceWeights? weights))
+        {
+            ropes[rope] = weights = arena.Own(backend.LoadRope(rope, plan.ContextLength));
+        }
+        return weights;
+    }
+
+    /// <summary>Steps that share a norm share its weights.</summary>
+    private DeviceWeights? LoadNorm(NormPlan? norm)
+    {
+        if (norm is null)
+        {
+            return null;
+        }
+        if (!norms.TryGetValue(norm, out DeviceWeights? weights))
+        {
+            norms[norm] = weights = arena.Norm(norm, plan.HiddenSize)!;
+        }
+        return weights;
+    }
+
+    private DeviceWeights? LoadPrefixes(int index, KvSlotPlan shape)
+    {
+        if (plan.Streams is null || plan.Streams.Sets.All(static set => set.Count == 1))
+        {
+            return null;
+        }
+        return arena.Own(backend.LoadPrefixes(
+            [.. plan.Streams.Sets.Select(set => set.Count == 1
+                ? ((StreamPrefixPlan, int, int)?)null
+                : (set.Prefixes[index], set.Count, set.PrefixTokens))],
+            shape, arena.Checkpoint));
+    }
+
+    /// <summary>Packed weights of a step; null where it has no such part.</summary>
+    private sealed record Layer(
+        AttentionWeights? Attention, FeedForwardWeights? FeedForward, DeviceWeights? AttentionNorm, DeviceWeights? FeedForwardNorm,
+        DeviceWeights? Prefixes);
+
+    private sealed record AttentionWeights(
+        AttentionPlan Plan, DeviceWeights Qkv, DeviceWeights Output, DeviceWeights? QueryNorm, DeviceWeights? KeyNorm, DeviceWeights? Rope);
+
+    private sealed record FeedForwardWeights(FeedForwardPlan Plan, DeviceWeights In, DeviceWeights Down);
+}
