@@ -7,6 +7,9 @@ switch (args.FirstOrDefault())
     case "matmul":
         MatmulBench.Run(args[1..]);
         return 0;
+    case "open":
+        OpenBench.Run(args[1..]);
+        return 0;
     case "peers":
         return Peers.Run(args[1..]);
     case "micro":
@@ -17,7 +20,8 @@ switch (args.FirstOrDefault())
             matmul [formats] [threads] [instruction set] [BFloat16]
                                                            rates of matrix products per format, beside the read bandwidth
             peers --host … --peer … --model …              this engine and llama.cpp or ik_llama.cpp, same files, in turn
-            micro [--filter *]                             samplers and tokenizers, with BenchmarkDotNet
+            open FILE …                                    how long opening a checkpoint takes
+            micro [--filter *]                             samplers, with BenchmarkDotNet
             """);
         return 2;
 }

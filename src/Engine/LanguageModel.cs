@@ -129,6 +129,8 @@ public sealed class LanguageModel : IDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         ObjectDisposedException.ThrowIf(disposed, this);
+        ArgumentNullException.ThrowIfNull(request.Sampling);
+        ArgumentNullException.ThrowIfNull(request.Stop);
         request.Sampling.Validate(Plan.VocabularySize);
         StopStrings.Check(request.Stop);
         int[] prompt = PromptIds(request);
@@ -180,7 +182,7 @@ public sealed class LanguageModel : IDisposable
         try
         {
             using CancellationTokenRegistration registration = cancellationToken.UnsafeRegister(
-                static state => ((ActiveGeneration)state!).Stream.Complete(new OperationCanceledException()), generation);
+                static (state, token) => ((ActiveGeneration)state!).Stream.Complete(new OperationCanceledException(token)), generation);
             while (await generation.Stream.WaitAsync().ConfigureAwait(false))
             {
                 while (generation.Stream.TryRead(out GeneratedToken token))
@@ -226,16 +228,6 @@ public sealed class LanguageModel : IDisposable
         return set >= 0 ? set : throw new EngineException($"expected one of {string.Join(", ", counts)}, found {streams}", Path, "streams");
     }
 
-    /// <summary>Passes reports on, and ends the loading that makes them once it is cancelled.</summary>
-    private sealed class CancellableProgress(IProgress<LoadProgress>? inner, CancellationToken cancellationToken) : IProgress<LoadProgress>
-    {
-        public void Report(LoadProgress value)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            inner?.Report(value);
-        }
-    }
-
     internal static void CheckIds(ReadOnlySpan<int> ids, int vocabularySize)
     {
         foreach (int id in ids)
@@ -277,5 +269,15 @@ public sealed class LanguageModel : IDisposable
         long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length * LargestStreams(plan);
         long affordable = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 4 / (elementsPerToken * sizeof(float));
         return Math.Clamp(affordable, Math.Min(contextLength, 4096), 4L * contextLength);
+    }
+
+    /// <summary>Passes reports on, and ends the loading that makes them once it is cancelled.</summary>
+    private sealed class CancellableProgress(IProgress<LoadProgress>? inner, CancellationToken cancellationToken) : IProgress<LoadProgress>
+    {
+        public void Report(LoadProgress value)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            inner?.Report(value);
+        }
     }
 }

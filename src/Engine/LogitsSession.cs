@@ -68,10 +68,11 @@ public sealed class LogitsSession : IDisposable
         }
     }
 
-    /// <summary>Feeds tokens and returns the logits of the last one, [vocabulary].</summary>
+    /// <summary>Feeds tokens, at least one, and returns the logits of the last one, [vocabulary].</summary>
     /// <exception cref="EngineException">An id is outside the vocabulary, the context is full, or the KV cache is.</exception>
     public float[] Feed(params ReadOnlySpan<int> ids)
     {
+        ArgumentOutOfRangeException.ThrowIfZero(ids.Length);
         float[] last = new float[executor.Plan.VocabularySize];
         Feed(ids, ids.Length - 1, (_, logits) => logits.CopyTo(last));
         return last;

@@ -78,6 +78,13 @@ public sealed class BadInputTests : IDisposable
     }
 
     [Fact]
+    public void WhatAFileOrAnArgumentSaysCannotSteerTheTerminal()
+    {
+        HostResult result = HostProcess.Run("inspect", "-m", "a\u001b[31m\u0007\nb.gguf", "--json");
+        result.AssertFailed(1, "a\\u001b[31m\\u0007 b.gguf");
+    }
+
+    [Fact]
     public void AnUnsupportedFamilyIsNamed()
     {
         string model = SharedFiles.Require("models/stories260K/stories260K-moe4clone-f32.gguf");

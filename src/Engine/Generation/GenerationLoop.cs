@@ -65,7 +65,7 @@ internal sealed class GenerationLoop : IDisposable
         ActiveGeneration generation = new(prompt, maxTokens, request, tokenizer, streamSet);
         lock (arrivalsGate)
         {
-            ObjectDisposedException.ThrowIf(stopping, this);
+            ThrowIfStopping();
             arrivals.Enqueue(generation);
         }
         wake.Release();
@@ -86,7 +86,13 @@ internal sealed class GenerationLoop : IDisposable
     }
 
     /// <summary>Refuses to go on once the model is being disposed; call with <see cref="ExecutorGate"/> held, before using the executor.</summary>
-    public void ThrowIfStopping() => ObjectDisposedException.ThrowIf(stopping, this);
+    public void ThrowIfStopping()
+    {
+        if (stopping)
+        {
+            throw Disposed();
+        }
+    }
 
     /// <summary>Gives back a track reserved with <see cref="TryReserve"/>; call with <see cref="ExecutorGate"/> held.</summary>
     public void Release(KvTrack track)
@@ -135,7 +141,7 @@ internal sealed class GenerationLoop : IDisposable
         }
         finally
         {
-            Fail(new ObjectDisposedException("LanguageModel"));
+            Fail(Disposed());
         }
     }
 
@@ -366,4 +372,7 @@ internal sealed class GenerationLoop : IDisposable
             never.Stream.Complete(error);
         }
     }
+
+    /// <summary>What users hold is the model, and not this loop.</summary>
+    private static ObjectDisposedException Disposed() => new("LanguageModel");
 }

@@ -10,9 +10,6 @@ namespace Host.CommandLine;
 /// <summary>Options that several commands share; each call makes a new one, because an option belongs to one command.</summary>
 internal static class Options
 {
-    private static readonly (string Name, ActivationPrecision Precision)[] activationPrecisions =
-        [("f32", ActivationPrecision.Float32), ("bf16", ActivationPrecision.BFloat16)];
-
     public static Option<string?> Model() => new("--model", "-m")
     {
         Description =
@@ -25,36 +22,20 @@ internal static class Options
     public static Option<int?> ContextLength() => OptionalNumber<int>(
         "--context", "The longest sequence in tokens; without it what the model was made for.", "N", "-c", "--context-length");
 
-    public static Option<KvFormat> Kv(KvFormat byDefault) => new("--kv", "--kv-format")
+    public static Option<KvFormat> Kv(KvFormat byDefault)
     {
-        Description = "How keys and values are stored.",
-        DefaultValueFactory = _ => byDefault,
-        CustomParser = ParseName<KvFormat>,
-    };
-
-    /// <summary>How activations meet BF16 weights, by the names in <see cref="activationPrecisions"/>.</summary>
-    public static Option<ActivationPrecision> Activations()
-    {
-        Option<ActivationPrecision> option = new("--activations")
-        {
-            Description = "For weights stored as BF16: activations as they are (f32, the default), or rounded (bf16) for faster prompts with AVX512_BF16.",
-            HelpName = string.Join('|', activationPrecisions.Select(static choice => choice.Name)),
-            CustomParser = static result =>
-            {
-                string text = result.Tokens[0].Value;
-                foreach ((string name, ActivationPrecision precision) in activationPrecisions)
-                {
-                    if (name.Equals(text, StringComparison.OrdinalIgnoreCase))
-                    {
-                        return precision;
-                    }
-                }
-                result.AddError($"--activations: expected {string.Join(" or ", activationPrecisions.Select(static choice => choice.Name))}, found '{text}'");
-                return default;
-            },
-        };
+        Option<KvFormat> option = Choice(
+            "--kv", "How keys and values are stored.",
+            [.. Enum.GetValues<KvFormat>().Select(static format => (format.ToString(), format))], "--kv-format");
+        option.DefaultValueFactory = _ => byDefault;
         return option;
     }
+
+    /// <summary>How activations meet BF16 weights.</summary>
+    public static Option<ActivationPrecision> Activations() => Choice(
+        "--activations",
+        "For weights stored as BF16: activations as they are (f32, the default), or rounded (bf16) for faster prompts with AVX512_BF16.",
+        [("f32", ActivationPrecision.Float32), ("bf16", ActivationPrecision.BFloat16)]);
 
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object and nothing else." };
 
@@ -127,17 +108,27 @@ internal static class Options
         return null;
     }
 
-    private static T ParseName<T>(ArgumentResult result)
+    /// <summary>One of a few values, by the names given here whatever their case; the library's own parser would take numbers too.</summary>
+    private static Option<T> Choice<T>(string name, string description, (string Name, T Value)[] choices, params string[] aliases)
         where T : struct, Enum
     {
-        string text = result.Tokens[0].Value;
-        // Names only: the library's parser would take numbers too.
-        if (Enum.GetNames<T>().Contains(text, StringComparer.OrdinalIgnoreCase))
+        string[] names = [.. choices.Select(static choice => choice.Name)];
+        return new Option<T>(name, aliases)
         {
-            return Enum.Parse<T>(text, ignoreCase: true);
-        }
-        result.AddError($"{Name(result)}: expected one of {string.Join(", ", Enum.GetNames<T>())}, found '{text}'");
-        return default;
+            Description = description,
+            HelpName = string.Join('|', names),
+            CustomParser = result =>
+            {
+                string text = result.Tokens[0].Value;
+                int found = Array.FindIndex(names, known => known.Equals(text, StringComparison.OrdinalIgnoreCase));
+                if (found >= 0)
+                {
+                    return choices[found].Value;
+                }
+                result.AddError($"{name}: expected one of {string.Join(", ", names)}, found '{text}'");
+                return default;
+            },
+        };
     }
 
     private static string? Name(ArgumentResult result) => (result.Parent as OptionResult)?.Option.Name;

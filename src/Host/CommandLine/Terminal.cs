@@ -42,7 +42,11 @@ internal static class Terminal
 
     /// <summary>Writes the one line of a failure.</summary>
     public static void WriteError(string message) =>
-        Say(() => Console.Error.WriteLine($"error: {string.Join(' ', message.Split(['\r', '\n'], SplitOptions))}"));
+        Say(() => Console.Error.WriteLine($"error: {Visible(string.Join(' ', message.Split(['\r', '\n'], SplitOptions)))}"));
+
+    /// <summary>Text of a file or an argument for a terminal: control characters, which could steer it, are spelled out.</summary>
+    public static string Visible(string text) =>
+        text.Any(char.IsControl) ? string.Concat(text.Select(c => char.IsControl(c) ? $"\\u{(int)c:x4}" : $"{c}")) : text;
 
     /// <summary>Writes a remark for people.</summary>
     public static void Note(string text) => Say(() => Error.MarkupLineInterpolated($"[grey]{text}[/]"));

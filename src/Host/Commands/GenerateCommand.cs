@@ -10,7 +10,8 @@ namespace Host.Commands;
 /// <summary><c>generate</c>: continues a prompt.</summary>
 internal sealed class GenerateCommand
 {
-    private const int DefaultTokens = 128;
+    // A whole story of the small model.
+    private const int DefaultTokens = 256;
 
     private readonly ModelOptionSet model = new();
     private readonly SamplingOptionSet sampling = new();

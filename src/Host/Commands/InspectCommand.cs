@@ -92,7 +92,7 @@ internal sealed class InspectCommand
         }
         else
         {
-            Console.Out.WriteLine($"{path}: {tensor.Name} {tensor.DescribeShape()}, from {tensor.DType.Info().Name}");
+            Console.Out.WriteLine($"{path}: {Terminal.Visible(tensor.Name)} {tensor.DescribeShape()}, from {tensor.DType.Info().Name}");
         }
     }
 
@@ -104,7 +104,7 @@ internal sealed class InspectCommand
 
     private static void Print(InspectResult result)
     {
-        Console.Out.WriteLine($"{result.Path}: {result.Family}, {Parameters(result.Parameters)} parameters, {result.Bytes / 1e6:F1} MB");
+        Console.Out.WriteLine($"{result.Path}: {Terminal.Visible(result.Family)}, {Parameters(result.Parameters)} parameters, {result.Bytes / 1e6:F1} MB");
         if (result.Plan is { } plan)
         {
             Console.Out.WriteLine(
@@ -114,13 +114,13 @@ internal sealed class InspectCommand
         }
         else
         {
-            Console.Out.WriteLine($"cannot be run: {result.Reason}");
+            Console.Out.WriteLine($"cannot be run: {Terminal.Visible(result.Reason!)}");
         }
         Terminal.Out.Write(FormatTable(result));
         Terminal.Out.Write(TensorTable(result));
         foreach (SharedResult shared in result.Sharing ?? [])
         {
-            Console.Out.WriteLine($"the same {shared.BytesEach} bytes: {string.Join(", ", shared.Tensors)}");
+            Console.Out.WriteLine($"the same {shared.BytesEach} bytes: {Terminal.Visible(string.Join(", ", shared.Tensors))}");
         }
         if (result.Sparsity is { } sparsity)
         {
@@ -149,7 +149,7 @@ internal sealed class InspectCommand
         {
             long elements = tensor.Shape.Aggregate(1L, static (product, dimension) => product * dimension);
             string zero = tensor.Zeros is not > 0 ? "" : $"{(double)tensor.Zeros / elements:P2}{(tensor.TwoOfFour == true ? " 2:4" : "")}";
-            table.AddRow(Markup.Escape(tensor.Name), tensor.Format, Markup.Escape($"[{string.Join(", ", tensor.Shape)}]"), zero);
+            table.AddRow(Markup.Escape(Terminal.Visible(tensor.Name)), tensor.Format, Markup.Escape($"[{string.Join(", ", tensor.Shape)}]"), zero);
         }
         return table;
     }
