@@ -1,4 +1,5 @@
 using Engine.Execution;
+using Engine.Plans;
 
 namespace Engine;
 
@@ -26,6 +27,11 @@ public sealed record LanguageModelOptions
     /// <summary>The most rows (tokens over all sequences) computed in one step; longer prompts are done in chunks.</summary>
     public int MaxRowsPerStep { get; init; } = 128;
 
+    /// <summary>
+    /// The layers to run, in order, such as <c>0-5,4-9</c>: see <see cref="LayerOrder"/> for how it is written; null: as the model says.
+    /// </summary>
+    public string? Layers { get; init; }
+
     /// <summary>Told while weights are packed.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
@@ -39,6 +45,10 @@ public sealed record LanguageModelOptions
         Require(PageTokens is >= 1 and <= 4096, nameof(PageTokens), "1 to 4096", PageTokens);
         Require(MaxRowsPerStep is >= 1 and <= 65536, nameof(MaxRowsPerStep), "1 to 65536", MaxRowsPerStep);
         Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);
+        if (Layers is not null)
+        {
+            LayerOrder.Validate(Layers);
+        }
     }
 
     private static void Require(bool holds, string option, string expected, object? found)

@@ -20,6 +20,8 @@ public sealed class UsageTests
     [InlineData("--threads", "generate", "--threads", "0")]
     [InlineData("--context", "generate", "--context", "-5")]
     [InlineData("--kv", "generate", "--kv", "Q3")]
+    [InlineData("--layers", "generate", "--layers", "3-1")]
+    [InlineData("--layers", "logits", "--ids", "1", "--layers", "a")]
     [InlineData("--ids", "generate", "--ids", "1,x,3")]
     [InlineData("--ids", "generate", "--ids", "")]
     [InlineData("--ids", "generate", "--ids", "1,,2")]

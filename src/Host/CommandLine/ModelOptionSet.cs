@@ -6,13 +6,14 @@ using Spectre.Console;
 
 namespace Host.CommandLine;
 
-/// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>.</summary>
+/// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--layers</c>.</summary>
 internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
 {
     private readonly Option<string?> path = Options.Model();
     private readonly Option<int?> threads = Options.Threads();
     private readonly Option<int?> contextLength = Options.ContextLength();
     private readonly Option<KvFormat> kv = Options.Kv(kvByDefault);
+    private readonly Option<string?> layers = Options.Layers();
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
@@ -21,6 +22,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
         command.Add(threads);
         command.Add(contextLength);
         command.Add(kv);
+        command.Add(layers);
     }
 
     /// <summary>Loads the model.</summary>
@@ -33,6 +35,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
             Threads = parse.GetValue(threads),
             ContextLength = parse.GetValue(contextLength),
             KvFormat = parse.GetValue(kv),
+            Layers = parse.GetValue(layers),
         };
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);
