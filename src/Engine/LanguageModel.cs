@@ -95,6 +95,7 @@ public sealed class LanguageModel : IDisposable
         {
             options.Validate();
             ModelPlan plan = ModelPlanReader.Read(checkpoint);
+            plan = options.Layers is null ? plan : LayerOrder.Apply(plan, options.Layers);
             int contextLength = ContextLengthOf(plan, options, checkpoint);
             Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
             // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.

@@ -1,4 +1,5 @@
 using Engine.Execution;
+using Engine.Plans;
 
 namespace Engine;
 
@@ -35,6 +36,11 @@ public sealed record LanguageModelOptions
     /// <summary>How tokens of a Mixture-of-Recursions model with expert choice are given their depths; plays no part in other models.</summary>
     public DepthSelection DepthSelection { get; init; } = DepthSelection.Causal;
 
+    /// <summary>
+    /// The layers to run, in order, such as <c>0-5,4-9</c>: see <see cref="LayerOrder"/> for how it is written; null: as the model says.
+    /// </summary>
+    public string? Layers { get; init; }
+
     /// <summary>Told after each block while weights are packed, on the thread that loads.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
@@ -50,6 +56,10 @@ public sealed record LanguageModelOptions
         Require(Enum.IsDefined(DepthSelection), nameof(DepthSelection), "Causal or Official", DepthSelection);
         Require(Enum.IsDefined(ActivationPrecision), nameof(ActivationPrecision), "Float32 or BFloat16", ActivationPrecision);
         Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);
+        if (Layers is not null)
+        {
+            LayerOrder.Validate(Layers);
+        }
     }
 
     private static void Require(bool holds, string option, string expected, object? found)

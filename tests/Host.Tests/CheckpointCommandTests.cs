@@ -33,6 +33,25 @@ public sealed class CheckpointCommandTests : IDisposable
     }
 
     [Fact]
+    public void InspectTellsRecursionAndStreams()
+    {
+        string goldens = Path.Combine(SharedFiles.RepositoryRoot, "tests", "Engine.Tests", "Golden");
+        JsonElement plan = HostProcess.Run("inspect", "-m", Path.Combine(goldens, "mor", "mor_token_rec3_kvshare"), "--no-scan", "--json")
+            .Json.GetProperty("plan");
+        Assert.Equal((8, 4, 4), (plan.GetProperty("layers").GetInt32(), plan.GetProperty("distinct_blocks").GetInt32(),
+            plan.GetProperty("kv_slots").GetInt32()));
+        JsonElement recursion = plan.GetProperty("recursion");
+        Assert.Equal((3, 2, "TokenChoice"), (recursion.GetProperty("depths").GetInt32(), recursion.GetProperty("layers").GetInt32(),
+            recursion.GetProperty("router").GetString()));
+        Assert.True(recursion.GetProperty("shared_kv").GetBoolean());
+        Assert.True(recursion.GetProperty("shared_blocks").GetBoolean());
+
+        string parscale = Path.Combine(goldens, "parscale", "dynamic", "dyn_p4");
+        string text = HostProcess.Run("inspect", "-m", parscale, "--no-scan").Output;
+        Assert.Contains("parallel streams: 4", text, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void SharedExpertsAreFound()
     {
         string model = SharedFiles.Require("models/stories260K/stories260K-moe4clone-f32.gguf");

@@ -24,6 +24,8 @@ public sealed class UsageTests
     [InlineData("--kv", "generate", "--kv", "1")]
     [InlineData("--activations", "generate", "--activations", "f16")]
     [InlineData("--activations", "bench", "--activations", "1")]
+    [InlineData("--layers", "generate", "--layers", "3-1")]
+    [InlineData("--layers", "logits", "--ids", "1", "--layers", "a")]
     [InlineData("--ids", "generate", "--ids", "1,x,3")]
     [InlineData("--ids", "generate", "--ids", "")]
     [InlineData("--ids", "generate", "--ids", "1,,2")]

@@ -6,7 +6,8 @@ using Spectre.Console;
 
 namespace Host.CommandLine;
 
-/// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--activations</c>.</summary>
+/// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--activations</c>,
+/// <c>--layers</c>.</summary>
 internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
 {
     private readonly Option<string?> path = Options.Model();
@@ -14,6 +15,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
     private readonly Option<int?> contextLength = Options.ContextLength();
     private readonly Option<KvFormat> kv = Options.Kv(kvByDefault);
     private readonly Option<ActivationPrecision> activations = Options.Activations();
+    private readonly Option<string?> layers = Options.Layers();
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
@@ -23,6 +25,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
         command.Add(contextLength);
         command.Add(kv);
         command.Add(activations);
+        command.Add(layers);
     }
 
     /// <summary>Loads the model.</summary>
@@ -37,6 +40,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
             ContextLength = parse.GetValue(contextLength),
             KvFormat = parse.GetValue(kv),
             ActivationPrecision = parse.GetValue(activations),
+            Layers = parse.GetValue(layers),
         };
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);

@@ -37,6 +37,13 @@ internal static class Options
         "For weights stored as BF16: activations as they are (f32, the default), or rounded (bf16) for faster prompts with AVX512_BF16.",
         [("f32", ActivationPrecision.Float32), ("bf16", ActivationPrecision.BFloat16)]);
 
+    public static Option<string?> Layers() => new("--layers")
+    {
+        Description = "The layers to run, in order: 0-5,4-9 overlaps, 0-3,8-11 leaves four out, 3*4 repeats one, "
+            + "2=1 runs layer 2 with the weights of layer 1.",
+        HelpName = "ORDER",
+    };
+
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object and nothing else." };
 
     /// <summary>Comma-separated integers.</summary>

@@ -111,6 +111,17 @@ internal sealed class InspectCommand
                 $"{plan.Layers} layers ({plan.DistinctBlocks} distinct), hidden {plan.HiddenSize}, feed-forward {plan.FeedForwardWidth}, "
                 + $"heads {plan.Heads}/{plan.KvHeads} × {plan.HeadDim}, vocabulary {plan.VocabularySize}"
                 + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}");
+            if (plan.Recursion is { } recursion)
+            {
+                Console.Out.WriteLine(
+                    $"{recursion.Layers} layers up to {recursion.Depths} times, {(recursion.SharedBlocks ? "with the same" : "not all with the same")} "
+                    + $"weights, {(recursion.SharedKv ? "shared" : "separate")} keys and values, "
+                    + $"{(recursion.Router is null ? "no router" : $"routed by {recursion.Router}")}");
+            }
+            if (plan.Streams is { } streams)
+            {
+                Console.Out.WriteLine($"parallel streams: {string.Join(", ", streams)}");
+            }
         }
         else
         {

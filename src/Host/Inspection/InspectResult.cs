@@ -59,6 +59,8 @@ internal sealed record SparsityResult(long Zeros, double Fraction, long ZeroRows
 /// <param name="HeadDim">Elements of a head.</param>
 /// <param name="FeedForwardWidth">Inner width of the first feed-forward.</param>
 /// <param name="TiedEmbeddings">Embedding and head are one tensor.</param>
+/// <param name="Recursion">Layers that are run several times, where the model says so.</param>
+/// <param name="Streams">Parallel streams that can be asked for, where the model has them.</param>
 internal sealed record PlanDescription(
     string Family,
     int VocabularySize,
@@ -71,7 +73,9 @@ internal sealed record PlanDescription(
     int? KvHeads,
     int? HeadDim,
     int? FeedForwardWidth,
-    bool TiedEmbeddings)
+    bool TiedEmbeddings,
+    RecursionDescription? Recursion,
+    IReadOnlyList<int>? Streams)
 {
     public static PlanDescription Of(ModelPlan plan)
     {
@@ -82,6 +86,29 @@ internal sealed record PlanDescription(
             plan.Family, plan.VocabularySize, plan.HiddenSize, plan.ContextLength,
             plan.Layers.Steps.Length, plan.Layers.Blocks.Length, plan.Layers.KvSlots.Length,
             attention?.Heads, attention?.KvHeads, attention?.HeadDim, feedForward?.Width,
-            plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor));
+            plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor),
+            plan.Layers.Recursion is { } recursion ? RecursionDescription.Of(recursion, plan.Layers) : null,
+            plan.Streams is { } streams ? [.. streams.Sets.Select(static set => set.Count)] : null);
+    }
+}
+
+/// <summary>Layers that are run several times.</summary>
+/// <param name="Depths">How often at most.</param>
+/// <param name="Layers">Layers of one depth.</param>
+/// <param name="Router">Who decides how often: <c>ExpertChoice</c>, <c>TokenChoice</c>, or nobody.</param>
+/// <param name="SharedKv">Deeper depths read the keys and values of the first.</param>
+/// <param name="SharedBlocks">All depths have the same weights.</param>
+internal sealed record RecursionDescription(int Depths, int Layers, string? Router, bool SharedKv, bool SharedBlocks)
+{
+    public static RecursionDescription Of(RecursionPlan recursion, LayerMap layers)
+    {
+        ReadOnlySpan<LayerStep> loop = layers.Steps.AsSpan()[recursion.FirstStep..recursion.EndStep];
+        bool sharedKv = false, sharedBlocks = true;
+        for (int i = recursion.StepsPerDepth; i < loop.Length; i++)
+        {
+            sharedKv |= !loop[i].WritesKv;
+            sharedBlocks &= loop[i].Block == loop[i % recursion.StepsPerDepth].Block;
+        }
+        return new RecursionDescription(recursion.Depths, recursion.StepsPerDepth, recursion.Router?.Kind.ToString(), sharedKv, sharedBlocks);
     }
 }
