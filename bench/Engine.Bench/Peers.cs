@@ -15,7 +15,7 @@ internal static class Peers
     private const int GeneratedTokens = 64;
 
     /// <summary>
-    /// <c>peers --host Host.dll --peer name=path/to/llama-bench[,extra,arguments] … --model FILE … -t 1,2 -r 3</c>
+    /// <c>peers --host Host.dll[,extra,arguments] --peer name=path/to/llama-bench[,extra,arguments] … --model FILE … -t 1,2 -r 3</c>
     /// </summary>
     public static int Run(string[] arguments)
     {
@@ -28,7 +28,10 @@ internal static class Peers
             string value = arguments[i + 1];
             switch (arguments[i])
             {
-                case "--host": engines.Insert(0, new Engine("ours", "dotnet", [value, "bench", "--json"])); break;
+                case "--host":
+                    string[] host = value.Split(',');
+                    engines.Insert(0, new Engine("ours", "dotnet", [host[0], "bench", "--json", .. host[1..]]));
+                    break;
                 case "--peer": engines.Add(ParsePeer(value)); break;
                 case "--model": models.Add(value); break;
                 case "-t": threads = [.. value.Split(',').Select(int.Parse)]; break;
@@ -117,7 +120,7 @@ internal static class Peers
 
     private static int Usage(string problem)
     {
-        Console.Error.WriteLine($"{problem}\nusage: peers --host Host.dll --peer name=llama-bench[,argument…] --model FILE [-t 1,2] [-r 3]");
+        Console.Error.WriteLine($"{problem}\nusage: peers --host Host.dll[,argument…] --peer name=llama-bench[,argument…] --model FILE [-t 1,2] [-r 3]");
         return 2;
     }
 

@@ -67,6 +67,9 @@ public sealed class LanguageModel : IDisposable
     /// <summary>True where the checkpoint has a tokenizer.</summary>
     public bool HasTokenizer => tokenizer is not null;
 
+    /// <summary>How often a sequence had to give its pages back and start again.</summary>
+    internal int Preemptions => loop.Preemptions;
+
     /// <summary>Opens a checkpoint and packs it for the CPU.</summary>
     /// <param name="path">A GGUF file, a Hugging Face folder, a .safetensors file in such a folder, or a llama2.c .bin file.</param>
     /// <param name="options">How to load, or null for the defaults.</param>

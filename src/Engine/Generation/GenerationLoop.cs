@@ -51,6 +51,9 @@ internal sealed class GenerationLoop : IDisposable
     /// <summary>Held while a step runs; whoever else uses the executor takes it.</summary>
     public Lock ExecutorGate { get; } = new();
 
+    /// <summary>How often a sequence had to give its pages back.</summary>
+    public int Preemptions { get; private set; }
+
     /// <summary>Queues a request.</summary>
     /// <exception cref="EngineException">It needs more pages than the cache has.</exception>
     public ActiveGeneration Submit(ReadOnlySpan<int> prompt, int maxTokens, GenerationRequest request, int streamSet = 0)
@@ -211,6 +214,7 @@ internal sealed class GenerationLoop : IDisposable
     /// <summary>Takes a sequence's pages; it goes on later from its tokens, which are the same whoever ran beside it.</summary>
     private void Preempt(int index)
     {
+        Preemptions++;
         executor.Drop(sequences[index].Id);
         sequences[index].Restart(cache);
         preempted.Push(running[index]);
@@ -311,9 +315,15 @@ internal sealed class GenerationLoop : IDisposable
 
     private int StreamsOf(int streamSet) => executor.Plan.Streams?.Sets[streamSet].Count ?? 1;
 
-    /// <summary>Pages a sequence will hold at its end: what its tokens fill on average, and a page begun in every slot.</summary>
-    private double ExpectedPages(ActiveGeneration generation) =>
-        StreamsOf(generation.StreamSet) * ((generation.Prompt.Length + generation.MaxTokens) * pagesPerToken + 0.5 * cache.SlotCount);
+    /// <summary>
+    /// Pages a sequence holds on average from now to its end: what its tokens fill, and a page begun in every slot. Sequences are at different places of
+    /// their lives, so the ends of all at once would leave half of the pool unused.
+    /// </summary>
+    private double ExpectedPages(ActiveGeneration generation)
+    {
+        int now = generation.Sequence?.Count ?? generation.Prompt.Length, end = generation.Prompt.Length + generation.MaxTokens;
+        return StreamsOf(generation.StreamSet) * ((now + end) * 0.5 * pagesPerToken + 0.5 * cache.SlotCount);
+    }
 
     private void DropCancelled()
     {
