@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using Engine.Cpu.Matmul.Kernels;
 
 namespace Engine.Cpu.Matmul.Formats;
@@ -72,6 +73,19 @@ internal unsafe struct SuperBlockScalesAndMinima : IScales
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* unit, float* scales, int second, int stride)
     {
+        if (Avx512F.IsSupported)
+        {
+            UnpackAvx512(unit, scales, second, stride);
+        }
+        else
+        {
+            UnpackPortable(unit, scales, second, stride);
+        }
+    }
+
+    /// <summary>The definition, in vectors of any processor.</summary>
+    internal static void UnpackPortable(byte* unit, float* scales, int second, int stride)
+    {
         for (int half = 0; half < Panel.Rows; half += 8)
         {
             Vector256<float> d = HalfFloats.Widen((ushort*)unit + half), negativeMinimum = -HalfFloats.Widen((ushort*)unit + Panel.Rows + half);
@@ -85,6 +99,23 @@ internal unsafe struct SuperBlockScalesAndMinima : IScales
                 (Vector256.ConvertToSingle(scale) * d).Store(scales + group * stride + half);
                 (Vector256.ConvertToSingle(minimum) * negativeMinimum).Store(scales + group * stride + second + half);
             }
+        }
+    }
+
+    /// <summary>The same on 512-bit vectors: with one token unpacking would otherwise take a third of a product's instructions.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static void UnpackAvx512(byte* unit, float* scales, int second, int stride)
+    {
+        Vector512<float> d = HalfFloats.WidenAvx512((ushort*)unit), negativeMinimum = -HalfFloats.WidenAvx512((ushort*)unit + Panel.Rows);
+        Vector512<int> low = Vector512.Create(15), high = Vector512.Create(0x30);
+        for (int group = 0; group < 8; group++)
+        {
+            Vector512<int> nibbles = Avx512F.ConvertToVector512Int32(Vector128.Load(unit + Nibbles + group * Panel.Rows));
+            Vector512<int> bits = Avx512F.ConvertToVector512Int32(Vector128.Load(unit + Pairs + group / 2 * Panel.Rows));
+            Vector512<int> even = group % 2 == 0 ? bits << 4 : bits, odd = group % 2 == 0 ? bits << 2 : bits >>> 2;
+            Vector512<int> scale = (nibbles & low) | (even & high), minimum = (nibbles >>> 4) | (odd & high);
+            (Vector512.ConvertToSingle(scale) * d).Store(scales + group * stride);
+            (Vector512.ConvertToSingle(minimum) * negativeMinimum).Store(scales + group * stride + second);
         }
     }
 }
@@ -112,6 +143,19 @@ internal unsafe struct SuperBlockHalfScales : IScales
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* unit, float* scales, int second, int stride)
     {
+        if (Avx512F.IsSupported)
+        {
+            UnpackAvx512(unit, scales, second, stride);
+        }
+        else
+        {
+            UnpackPortable(unit, scales, second, stride);
+        }
+    }
+
+    /// <summary>The definition, in vectors of any processor.</summary>
+    internal static void UnpackPortable(byte* unit, float* scales, int second, int stride)
+    {
         for (int half = 0; half < Panel.Rows; half += 8)
         {
             Vector256<float> d = HalfFloats.Widen((ushort*)unit + half);
@@ -120,6 +164,18 @@ internal unsafe struct SuperBlockHalfScales : IScales
                 Vector256<int> scale = Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + half);
                 (Vector256.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second + half);
             }
+        }
+    }
+
+    /// <summary>The same on 512-bit vectors.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static void UnpackAvx512(byte* unit, float* scales, int second, int stride)
+    {
+        Vector512<float> d = HalfFloats.WidenAvx512((ushort*)unit);
+        for (int group = 0; group < 16; group++)
+        {
+            Vector512<int> scale = Avx512F.ConvertToVector512Int32(Vector128.Load((sbyte*)unit + Signed + group * Panel.Rows));
+            (Vector512.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second);
         }
     }
 }

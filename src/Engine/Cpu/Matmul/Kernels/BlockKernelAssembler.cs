@@ -106,6 +106,13 @@ internal sealed class BlockKernelAssembler
                 }
                 Dot(0, group, weights, scratch);
             }
+            if (tokens == 1 && panels == 1)
+            {
+                for (int group = 0; group < ActivationLayout.Groups; group++)
+                {
+                    frame.TouchLine(__[Weights + group * Panel.GroupBytes]);
+                }
+            }
             Scale(kernel.HalfBlocks ? 1 : 0, scratch);
         };
     }
