@@ -76,8 +76,16 @@ internal unsafe struct SuperBlockScalesAndMinima : IScales
         if (Avx512F.IsSupported)
         {
             UnpackAvx512(unit, scales, second, stride);
-            return;
         }
+        else
+        {
+            UnpackPortable(unit, scales, second, stride);
+        }
+    }
+
+    /// <summary>The definition, in vectors of any processor.</summary>
+    internal static void UnpackPortable(byte* unit, float* scales, int second, int stride)
+    {
         for (int half = 0; half < Panel.Rows; half += 8)
         {
             Vector256<float> d = HalfFloats.Widen((ushort*)unit + half), negativeMinimum = -HalfFloats.Widen((ushort*)unit + Panel.Rows + half);
@@ -96,7 +104,7 @@ internal unsafe struct SuperBlockScalesAndMinima : IScales
 
     /// <summary>The same on 512-bit vectors: with one token unpacking would otherwise take a third of a product's instructions.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void UnpackAvx512(byte* unit, float* scales, int second, int stride)
+    internal static void UnpackAvx512(byte* unit, float* scales, int second, int stride)
     {
         Vector512<float> d = HalfFloats.WidenAvx512((ushort*)unit), negativeMinimum = -HalfFloats.WidenAvx512((ushort*)unit + Panel.Rows);
         Vector512<int> low = Vector512.Create(15), high = Vector512.Create(0x30);
@@ -137,14 +145,17 @@ internal unsafe struct SuperBlockHalfScales : IScales
     {
         if (Avx512F.IsSupported)
         {
-            Vector512<float> wide = HalfFloats.WidenAvx512((ushort*)unit);
-            for (int group = 0; group < 16; group++)
-            {
-                Vector512<int> scale = Avx512F.ConvertToVector512Int32(Vector128.Load((sbyte*)unit + Signed + group * Panel.Rows));
-                (Vector512.ConvertToSingle(scale) * wide).Store(scales + group / 2 * stride + group % 2 * second);
-            }
-            return;
+            UnpackAvx512(unit, scales, second, stride);
         }
+        else
+        {
+            UnpackPortable(unit, scales, second, stride);
+        }
+    }
+
+    /// <summary>The definition, in vectors of any processor.</summary>
+    internal static void UnpackPortable(byte* unit, float* scales, int second, int stride)
+    {
         for (int half = 0; half < Panel.Rows; half += 8)
         {
             Vector256<float> d = HalfFloats.Widen((ushort*)unit + half);
@@ -153,6 +164,18 @@ internal unsafe struct SuperBlockHalfScales : IScales
                 Vector256<int> scale = Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + half);
                 (Vector256.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second + half);
             }
+        }
+    }
+
+    /// <summary>The same on 512-bit vectors.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static void UnpackAvx512(byte* unit, float* scales, int second, int stride)
+    {
+        Vector512<float> d = HalfFloats.WidenAvx512((ushort*)unit);
+        for (int group = 0; group < 16; group++)
+        {
+            Vector512<int> scale = Avx512F.ConvertToVector512Int32(Vector128.Load((sbyte*)unit + Signed + group * Panel.Rows));
+            (Vector512.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second);
         }
     }
 }

@@ -1,0 +1,97 @@
+using System.Runtime.Intrinsics.X86;
+using Engine.Cpu.Matmul.Formats;
+using Engine.Cpu.Matmul.Kernels;
+using Xunit;
+
+namespace Engine.Tests.Cpu.Matmul;
+
+/// <summary>Scales of super-blocks, unpacked on vectors of any width.</summary>
+public sealed unsafe class ScalesTests
+{
+    [Fact]
+    public void SuperBlockScalesAndMinimaAreThoseOfTheFile()
+    {
+        int seed = Random.Shared.Next();
+        (byte[] blocks, byte[] unit) = Pack<SuperBlockScalesAndMinima>(seed, 12 + 4, 0, 2);
+        float[] unpacked = Unpack(unit, &SuperBlockScalesAndMinima.UnpackPortable);
+        for (int row = 0; row < Panel.Rows; row++)
+        {
+            ReadOnlySpan<byte> block = blocks.AsSpan(row * 16, 16), packed = block[4..];
+            double d = (double)BitConverter.ToHalf(block), minimum = (double)BitConverter.ToHalf(block[2..]);
+            for (int group = 0; group < 8; group++)
+            {
+                // The 6-bit fields of the GGUF format: the first four whole, the other four in nibbles and upper pairs.
+                int s = group < 4 ? packed[group] & 63 : (packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4);
+                int m = group < 4 ? packed[group + 4] & 63 : (packed[group + 4] >> 4) | (packed[group] >> 6 << 4);
+                Assert.True((float)(d * s) == unpacked[group * 2 * Panel.Rows + row], $"seed {seed}, row {row}, group {group}");
+                Assert.True((float)(-minimum * m) == unpacked[(group * 2 + 1) * Panel.Rows + row], $"seed {seed}, row {row}, group {group}");
+            }
+        }
+    }
+
+    [Fact]
+    public void SuperBlockHalfScalesAreThoseOfTheFile()
+    {
+        int seed = Random.Shared.Next();
+        (byte[] blocks, byte[] unit) = Pack<SuperBlockHalfScales>(seed, 210, 208);
+        float[] unpacked = Unpack(unit, &SuperBlockHalfScales.UnpackPortable);
+        for (int row = 0; row < Panel.Rows; row++)
+        {
+            for (int group = 0; group < 16; group++)
+            {
+                double expected = (double)BitConverter.ToHalf(blocks.AsSpan(row * 210 + 208)) * (sbyte)blocks[row * 210 + 192 + group];
+                Assert.True((float)expected == unpacked[group * Panel.Rows + row], $"seed {seed}, row {row}, group {group}");
+            }
+        }
+    }
+
+    [Fact]
+    public void WiderVectorsGiveTheSameScales()
+    {
+        Assert.SkipUnless(Avx512F.IsSupported, "this processor has no AVX-512");
+        for (int repeat = 0; repeat < 100; repeat++)
+        {
+            int seed = Random.Shared.Next();
+            byte[] unit = Pack<SuperBlockScalesAndMinima>(seed, 16, 0, 2).Unit;
+            MatmulData.AssertBits(
+                Unpack(unit, &SuperBlockScalesAndMinima.UnpackPortable), Unpack(unit, &SuperBlockScalesAndMinima.UnpackAvx512), $"seed {seed}");
+            unit = Pack<SuperBlockHalfScales>(seed, 210, 208).Unit;
+            MatmulData.AssertBits(
+                Unpack(unit, &SuperBlockHalfScales.UnpackPortable), Unpack(unit, &SuperBlockHalfScales.UnpackAvx512), $"seed {seed}");
+        }
+    }
+
+    /// <summary>A random block per row, with finite float16 at the offsets, and the unit they are packed to.</summary>
+    private static (byte[] Blocks, byte[] Unit) Pack<TScales>(int seed, int blockBytes, params int[] halves)
+        where TScales : IScales
+    {
+        var random = new Random(seed);
+        var blocks = new byte[Panel.Rows * blockBytes];
+        var unit = new byte[TScales.UnitBytes];
+        random.NextBytes(blocks);
+        fixed (byte* source = blocks, target = unit)
+        {
+            for (int row = 0; row < Panel.Rows; row++)
+            {
+                foreach (int offset in halves)
+                {
+                    *(Half*)(source + row * blockBytes + offset) = (Half)((random.NextSingle() - 0.5f) * MathF.Pow(2, random.Next(-20, 3)));
+                }
+                TScales.Pack(source + row * blockBytes, target, row);
+            }
+        }
+        return (blocks, unit);
+    }
+
+    /// <summary>[8 blocks, 2, 16].</summary>
+    private static float[] Unpack(byte[] unit, delegate*<byte*, float*, int, int, void> unpack)
+    {
+        var scales = new float[8 * 2 * Panel.Rows];
+        fixed (byte* source = unit)
+        fixed (float* target = scales)
+        {
+            unpack(source, target, Panel.Rows, 2 * Panel.Rows);
+        }
+        return scales;
+    }
+}
