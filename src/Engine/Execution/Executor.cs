@@ -24,8 +24,11 @@ public enum DepthSelection
 /// </summary>
 public sealed class Executor : IDisposable
 {
-    /// <summary>Tokens whose logits are computed at a time; more are done in turns.</summary>
-    private const int LogitChunk = 8;
+    /// <summary>
+    /// Tokens whose logits are computed at a time; more are done in turns. Each turn reads the whole head, so a batch that decodes should fit one; rows that are
+    /// not used cost no memory.
+    /// </summary>
+    private const int LogitChunk = 32;
 
     private readonly IBackend backend;
     private readonly DeviceArena arena;
