@@ -15,6 +15,12 @@ internal sealed class RecursiveOracle(TinyModel model, string sharing, int layer
     /// <summary>How near the closest decision was to falling otherwise.</summary>
     public double Margin { get; private set; } = double.PositiveInfinity;
 
+    /// <summary>
+    /// The smallest factor |1 + w| that a stream was scaled by: x + w·y contains x + w·x, and a w near −1, which a router without a score function may give, cancels it
+    /// and leaves the rounding.
+    /// </summary>
+    public double SmallestFactor { get; private set; } = double.PositiveInfinity;
+
     /// <summary>Recursions of each token.</summary>
     public int[] Depths { get; private set; } = [];
 
@@ -84,6 +90,7 @@ internal sealed class RecursiveOracle(TinyModel model, string sharing, int layer
                 int t = candidates[i];
                 double weight = (string?)settings["gating"] == "additive" ? 1 : w[i];
                 x[t] = [.. x[t].Zip(y[Array.IndexOf(running, t)], (a, b) => a + weight * b)];
+                SmallestFactor = Math.Min(SmallestFactor, Math.Abs(1 + weight));
                 Depths[t]++;
             }
             candidates = [.. chosen.Select(i => candidates[i])];
