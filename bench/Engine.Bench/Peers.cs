@@ -15,7 +15,7 @@ internal static class Peers
     private const int GeneratedTokens = 64;
 
     /// <summary>
-    /// <c>peers --host Host.dll --peer name=path/to/llama-bench[,extra,arguments] … --model FILE … -t 1,2 -r 3</c>
+    /// <c>peers --host Host.dll[,extra,arguments] --peer name=path/to/llama-bench[,extra,arguments] … --model FILE … -t 1,2 -r 3</c>
     /// </summary>
     public static int Run(string[] arguments)
     {
@@ -28,7 +28,7 @@ internal static class Peers
             string value = arguments[i + 1];
             switch (arguments[i])
             {
-                case "--host": engines.Insert(0, new Engine("ours", "dotnet", [value, "bench", "--json"])); break;
+                case "--host": engines.Insert(0, ParseHost(value)); break;
                 case "--peer": engines.Add(ParsePeer(value)); break;
                 case "--model": models.Add(value); break;
                 case "-t": threads = [.. value.Split(',').Select(int.Parse)]; break;
@@ -102,6 +102,12 @@ internal static class Peers
             (double)result.AsArray().First(static run => (int)run!["n_prompt"]! == 0)!["avg_ts"]!);
     }
 
+    private static Engine ParseHost(string value)
+    {
+        string[] command = value.Split(',');
+        return new Engine("ours", "dotnet", [command[0], "bench", "--json", .. command[1..]]);
+    }
+
     private static Engine ParsePeer(string value)
     {
         int equals = value.IndexOf('=');
@@ -117,7 +123,7 @@ internal static class Peers
 
     private static int Usage(string problem)
     {
-        Console.Error.WriteLine($"{problem}\nusage: peers --host Host.dll --peer name=llama-bench[,argument…] --model FILE [-t 1,2] [-r 3]");
+        Console.Error.WriteLine($"{problem}\nusage: peers --host Host.dll[,argument…] --peer name=llama-bench[,argument…] --model FILE [-t 1,2] [-r 3]");
         return 2;
     }
 
