@@ -28,10 +28,7 @@ internal static class Peers
             string value = arguments[i + 1];
             switch (arguments[i])
             {
-                case "--host":
-                    string[] host = value.Split(',');
-                    engines.Insert(0, new Engine("ours", "dotnet", [host[0], "bench", "--json", .. host[1..]]));
-                    break;
+                case "--host": engines.Insert(0, ParseHost(value)); break;
                 case "--peer": engines.Add(ParsePeer(value)); break;
                 case "--model": models.Add(value); break;
                 case "-t": threads = [.. value.Split(',').Select(int.Parse)]; break;
@@ -103,6 +100,12 @@ internal static class Peers
         return new Speed(
             (double)result.AsArray().First(static run => (int)run!["n_gen"]! == 0)!["avg_ts"]!,
             (double)result.AsArray().First(static run => (int)run!["n_prompt"]! == 0)!["avg_ts"]!);
+    }
+
+    private static Engine ParseHost(string value)
+    {
+        string[] command = value.Split(',');
+        return new Engine("ours", "dotnet", [command[0], "bench", "--json", .. command[1..]]);
     }
 
     private static Engine ParsePeer(string value)

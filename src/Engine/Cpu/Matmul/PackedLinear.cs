@@ -9,7 +9,7 @@ namespace Engine.Cpu.Matmul;
 
 /// <summary>
 /// A linear map packed for this processor. A token's result has the same bits whatever tokens are beside it, however many threads work, and
-/// whichever instruction set they use: every output sums its products in input order.
+/// whichever instruction set they use (but for subnormal numbers under VDPBF16PS): every output sums its products in input order.
 /// </summary>
 internal sealed unsafe class PackedLinear : DeviceWeights
 {
