@@ -73,6 +73,23 @@ public sealed partial class RecursionTests : IDisposable
         Assert.Equal([file], Directory.GetFiles(folder.Path));
     }
 
+    [Fact]
+    public void TextIsMarkedTokenByToken()
+    {
+        string model = GoldenModel.WithTokenizer(folder, "mor/mor_token_rec3_cache", 256), file = folder.File("depth.json");
+        HostResult shown = HostProcess.Run(
+            "generate", "-m", model, "-p", "Aé.", "-n", "2", "--temperature", "0", "--logit-bias", "33=1000", "--ignore-eos",
+            "--show-depth", "--depth-out", file);
+        using JsonDocument export = JsonDocument.Parse(File.ReadAllBytes(file));
+        JsonElement[] tokens = [.. export.RootElement.GetProperty("tokens").EnumerateArray()];
+        // A character of two tokens belongs to the second.
+        Assert.Equal(["A", "", "é", ".", "!", "!"], tokens.Select(static token => token.GetProperty("text").GetString()));
+        IEnumerable<string> marked = tokens.Select(static token =>
+            $"⟨{(token.TryGetProperty("depth", out JsonElement depth) ? $"{depth}" : "")}⟩{token.GetProperty("text").GetString()}");
+        Assert.Equal(string.Concat(marked), shown.Output.Split('\n')[0]);
+        Assert.Equal(4, export.RootElement.GetProperty("prompt_tokens").GetInt32());
+    }
+
     [Theory]
     [InlineData("mor/mor_token_rec3_cache")]
     [InlineData("mor/mor_token_rec3_kvshare")]
@@ -130,7 +147,6 @@ public sealed partial class RecursionTests : IDisposable
 
     [Theory]
     [InlineData(1, "no expert-choice router", "generate", "-m", "mor/mor_token_rec3_cache", "--routing", "official")]
-    [InlineData(1, "no expert-choice router", "logits", "-m", "parscale/dynamic/dyn_p1", "--routing", "causal")]
     [InlineData(2, "--routing: expected one of causal, official, found 'best'", "generate", "--routing", "best")]
     [InlineData(1, "all 2 recursions", "generate", "-m", "mor/recursive_mc_rec2", "--show-depth")]
     [InlineData(1, "not recursive", "generate", "-m", "parscale/dynamic/dyn_p1", "--depth-out", "x.json")]

@@ -1,13 +1,21 @@
 using System.Text.Json;
+using Engine;
+using Engine.Checkpoints;
+using Engine.Plans;
+using Host.CommandLine;
 
 namespace Host.Tests;
 
 /// <summary>Models with parallel streams: <c>--streams</c>, several <c>-m</c>, <c>--show-streams</c>.</summary>
-public sealed class StreamsTests
+public sealed class StreamsTests : IDisposable
 {
     private const string P1 = "parscale/dynamic/dyn_p1", P2 = "parscale/dynamic/dyn_p2", P4 = "parscale/dynamic/dyn_p4";
 
     private static readonly string[] allThree = ["-m", GoldenModel.Path(P1), "-m", GoldenModel.Path(P2), "-m", GoldenModel.Path(P4)];
+
+    private readonly TemporaryFolder folder = new();
+
+    public void Dispose() => folder.Dispose();
 
     [Theory]
     [InlineData(P1, "1")]
@@ -66,16 +74,9 @@ public sealed class StreamsTests
     }
 
     [Theory]
-    [InlineData(1, "no parallel streams", "generate", "-m", "mor/recursive_mc_rec2", "--streams", "1")]
-    [InlineData(1, "no parallel streams", "generate", "-m", "mor/recursive_mc_rec2", "--show-streams")]
     [InlineData(1, "--streams: expected 2, found 3", "generate", "-m", P2, "--streams", "3")]
-    [InlineData(1, "--streams: expected one of 4, 2, found 1", "logits", "-m", P4, "-m", P2, "--streams", "1")]
-    [InlineData(1, "with one stream there is no gate", "generate", "-m", P1, "--show-streams")]
     [InlineData(1, "--streams chooses another", "generate", "-m", P1, "-m", P2, "--show-streams")]
     [InlineData(1, "this is mor", "logits", "-m", "mor/recursive_mc_rec2", "-m", "mor/mor_token_rec3_cache")]
-    [InlineData(1, "found 2 again", "generate", "-m", P2, "-m", P2)]
-    [InlineData(1, "p1_untied_f32", "generate", "-m", P2, "-m", "parscale/p1_untied_f32")]
-    [InlineData(1, "no-such-model", "generate", "-m", P2, "-m", "no-such-model")]
     [InlineData(2, "--streams", "generate", "-m", P2, "--streams", "0")]
     [InlineData(2, "-m", "generate", "-m", P2, "-m", "")]
     [InlineData(2, "both", "generate", "-m", P2, "--show-streams", "--show-depth")]
@@ -85,19 +86,56 @@ public sealed class StreamsTests
         HostProcess.Run([.. given, .. mention == "both" ? Array.Empty<string>() : ["--json"]]).AssertFailed(exitCode, mention);
     }
 
+    [Theory]
+    [InlineData("found 2 again", P2, P2)]
+    [InlineData("p1_untied_f32", P2, "parscale/p1_untied_f32")]
+    [InlineData("no-such-model", P2, "no-such-model")]
+    public void ModelsThatAreNotSetsOfOneBackboneAreRefused(string mention, params string[] paths)
+    {
+        EngineException refused = Assert.Throws<EngineException>(() => ModelFiles.Open([.. paths.Select(GoldenModel.Path)]).Dispose());
+        Assert.Contains(mention, refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void StreamsThatAModelDoesNotHaveAreRefused()
+    {
+        using Checkpoint recursive = ModelFiles.Open([GoldenModel.Path("mor/recursive_mc_rec2")]);
+        using Checkpoint sets = ModelFiles.Open([GoldenModel.Path(P4), GoldenModel.Path(P1)]);
+        ModelPlan plain = ModelPlanReader.Read(recursive), combined = ModelPlanReader.Read(sets);
+        Refused("no parallel streams", () => ModelNeeds.StreamSet(plain, "path", "--streams", 1));
+        Refused("no parallel streams", () => ModelNeeds.StreamGate(plain, "path", "--show-streams", null));
+        Refused("path: --streams: expected one of 4, 1, found 2", () => ModelNeeds.StreamSet(combined, "path", "--streams", 2));
+        Refused("no gate", () => ModelNeeds.StreamGate(combined, "path", "--show-streams", 1));
+        ModelNeeds.StreamSet(combined, "path", "--streams", 1);
+        ModelNeeds.StreamGate(combined, "path", "--show-streams", null);
+
+        static void Refused(string mention, Action check) =>
+            Assert.Contains(mention, Assert.Throws<EngineException>(check).Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void PerplexityAndChatTakeTheOptions()
     {
-        foreach (string command in new[] { "perplexity", "chat", "generate", "logits" })
+        foreach (string command in new[] { "perplexity", "chat" })
         {
             string help = HostProcess.Run(command, "--help").Output;
             Assert.Contains("--streams <P>", help, StringComparison.Ordinal);
             Assert.Contains("--routing <causal|official>", help, StringComparison.Ordinal);
         }
-        string text = SharedFiles.RepositoryRoot + "/README.md";
+        string text = folder.Write("text.txt", string.Concat(Enumerable.Repeat("A TALE OF 96 TOKENS. ", 10)));
         HostProcess.Run("perplexity", "--text", text, "--streams", "2", "--json").AssertFailed(1, "no parallel streams");
         HostProcess.Run("perplexity", "--text", text, "--routing", "causal", "--json").AssertFailed(1, "no expert-choice router");
-        HostProcess.Run([.. allThree.Prepend("perplexity"), "--text", text, "--streams", "2", "--json"]).AssertFailed(1, "tokenizer");
-        HostProcess.Run([.. allThree.Prepend("chat"), "--streams", "2", "--json"]).AssertFailed(1, "tokenizer");
+
+        // The first has the tokenizer.
+        string[] models = ["-m", GoldenModel.WithTokenizer(folder, P1, 96), "-m", GoldenModel.Path(P2)];
+        double[] values =
+        [
+            .. new[] { "1", "2" }.Select(streams => HostProcess.Run(
+                ["perplexity", "--text", text, "--context", "32", "--streams", streams, "--json", .. models]).Json.GetProperty("perplexity").GetDouble()),
+        ];
+        Assert.All(values, static value => Assert.InRange(value, 10, 10000));
+        Assert.NotEqual(values[0], values[1]);
+        HostResult chat = HostProcess.RunWithInput("HELLO", ["chat", "-n", "4", "--streams", "2", "--json", .. models, "--system", "BE KIND."]);
+        Assert.Equal(3, chat.Json.GetProperty("messages").GetArrayLength());
     }
 }
