@@ -59,6 +59,9 @@ public sealed class LanguageModel : IDisposable
     /// <summary>Bytes reserved for keys and values; memory is taken as they are used.</summary>
     public long KvBytes => cache.Storage.Bytes;
 
+    /// <summary>Bytes that the keys and values of one token take in one KV slot (of one stream, where there are several).</summary>
+    public long KvSlotBytesPerToken => cache.Storage.Bytes / ((long)cache.PageCount * cache.PageTokens);
+
     /// <summary>The model's tokenizer.</summary>
     /// <exception cref="EngineException">The checkpoint has none.</exception>
     public Tokenizer Tokenizer =>

@@ -76,7 +76,8 @@ internal sealed class ActiveGeneration
     {
         Sequence sequence = Sequence!;
         SampledToken sampled = Sampler.Sample(logits, sequence.Tokens);
-        if (Generated == 0)
+        bool isFirst = Generated == 0;
+        if (isFirst)
         {
             firstTokenAt = Stopwatch.GetTimestamp();
         }
@@ -106,6 +107,7 @@ internal sealed class ActiveGeneration
         Stream.Write(new GeneratedToken(sampled.Id, text, sampled.Logprob, Sampler.TopLogprobs(), finish, Finished ? MakeUsage() : null)
         {
             Depth = row.Depth,
+            PromptDepths = isFirst && depths is not null ? [.. depths] : [],
             StreamWeights = reportStreams ? row.StreamWeights.ToArray() : [],
         });
         if (Finished)

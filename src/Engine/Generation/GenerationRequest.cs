@@ -73,6 +73,11 @@ public readonly record struct GeneratedToken(
     public int Depth { get; init; }
 
     /// <summary>
+    /// With the first token of a model that routes tokens to depths: how many recursions each token of the prompt went through. Else empty.
+    /// </summary>
+    public IReadOnlyList<int> PromptDepths { get; init; } = [];
+
+    /// <summary>
     /// What the gate gave each stream at the token before this one, where <see cref="GenerationRequest.ReportStreamWeights"/> asks for it; else empty.
     /// </summary>
     public IReadOnlyList<float> StreamWeights { get; init; } = [];

@@ -7,6 +7,11 @@ internal static class DefaultModel
 {
     private static string Path { get; } = System.IO.Path.Combine(AppContext.BaseDirectory, "default-model.gguf");
 
+    /// <summary>The paths given, or the default model's.</summary>
+    /// <exception cref="UsageException">A path given is empty.</exception>
+    /// <exception cref="EngineException">None was given, and there is no default model beside the program.</exception>
+    public static string[] Resolve(string[]? given) => given is null or [] ? [Resolve((string?)null)] : [.. given.Select(Resolve)];
+
     /// <summary>The path given, or the default model's.</summary>
     /// <exception cref="UsageException">The path given is empty.</exception>
     /// <exception cref="EngineException">None was given, and there is no default model beside the program.</exception>

@@ -2,6 +2,7 @@ using System.Text.Json.Serialization;
 using Host.Commands;
 using Host.Inspection;
 using Host.Measuring;
+using Host.Printing;
 
 namespace Host.CommandLine;
 
@@ -10,6 +11,7 @@ namespace Host.CommandLine;
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
     DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(GenerateResult))]
+[JsonSerializable(typeof(DepthExport))]
 [JsonSerializable(typeof(ChatResult))]
 [JsonSerializable(typeof(LogitsResult))]
 [JsonSerializable(typeof(TokenizeResult))]

@@ -1,38 +1,46 @@
 using System.CommandLine;
-using System.Diagnostics;
 using Engine;
+using Engine.Checkpoints;
 using Engine.Execution;
-using Spectre.Console;
+using Engine.Plans;
 
 namespace Host.CommandLine;
 
 /// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--activations</c>,
-/// <c>--layers</c>.</summary>
-internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
+/// <c>--layers</c>, <c>--routing</c>, <c>--streams</c>.</summary>
+/// <param name="kvByDefault">How keys and values are stored where <c>--kv</c> does not say.</param>
+/// <param name="contextOption">What stands in for <c>--context</c> in a command where it means more; null for the usual one.</param>
+internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option<int?>? contextOption = null)
 {
-    private readonly Option<string?> path = Options.Model();
+    private readonly Option<string[]> paths = Options.Models();
     private readonly Option<int?> threads = Options.Threads();
-    private readonly Option<int?> contextLength = Options.ContextLength();
+    private readonly Option<int?> contextLength = contextOption ?? Options.ContextLength();
     private readonly Option<KvFormat> kv = Options.Kv(kvByDefault);
     private readonly Option<ActivationPrecision> activations = Options.Activations();
     private readonly Option<string?> layers = Options.Layers();
+    private readonly Option<DepthSelection> routing = Options.Routing();
+    private readonly Option<int?> streams = Options.Streams();
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
     {
-        command.Add(path);
-        command.Add(threads);
-        command.Add(contextLength);
-        command.Add(kv);
-        command.Add(activations);
-        command.Add(layers);
+        foreach (Option option in new Option[] { paths, threads, contextLength, kv, activations, layers, routing, streams })
+        {
+            command.Add(option);
+        }
     }
 
+    /// <summary>The streams asked for, or null.</summary>
+    public int? Streams(ParseResult parse) => parse.GetValue(streams);
+
     /// <summary>Loads the model.</summary>
+    /// <param name="parse">The command line.</param>
+    /// <param name="cancellationToken">Ends the loading.</param>
+    /// <param name="require">Refuses a model (its plan, its path) that the command's own options do not fit, before weights are loaded.</param>
     /// <exception cref="UsageException">An option is out of range.</exception>
-    /// <exception cref="EngineException">The model cannot be loaded.</exception>
+    /// <exception cref="EngineException">The model cannot be loaded, or an option does not fit it.</exception>
     /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
-    public LoadedModel Load(ParseResult parse, CancellationToken cancellationToken)
+    public LoadedModel Load(ParseResult parse, CancellationToken cancellationToken, Action<ModelPlan, string>? require = null)
     {
         LanguageModelOptions options = new()
         {
@@ -41,42 +49,35 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
             KvFormat = parse.GetValue(kv),
             ActivationPrecision = parse.GetValue(activations),
             Layers = parse.GetValue(layers),
+            DepthSelection = parse.GetValue(routing),
         };
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);
-        return LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(path)), options, cancellationToken);
-    }
-}
-
-/// <summary>A model, and how long it took to load.</summary>
-internal sealed record LoadedModel(LanguageModel Model, TimeSpan LoadTime) : IDisposable
-{
-    /// <summary>Loads a model; where standard error is a terminal, a bar shows how far it is.</summary>
-    /// <exception cref="UsageException">An option is out of range.</exception>
-    /// <exception cref="EngineException">The model cannot be loaded.</exception>
-    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
-    public static LoadedModel Load(string path, LanguageModelOptions options, CancellationToken cancellationToken)
-    {
-        UsageException.Check(options.Validate);
-        long start = Stopwatch.GetTimestamp();
-        LanguageModel model = Console.IsErrorRedirected
-            ? LanguageModel.Load(path, options, cancellationToken)
-            : LoadWithProgress(path, options, cancellationToken);
-        return new LoadedModel(model, Stopwatch.GetElapsedTime(start));
-    }
-
-    public void Dispose() => Model.Dispose();
-
-    private static LanguageModel LoadWithProgress(string path, LanguageModelOptions options, CancellationToken cancellationToken) =>
-        Terminal.Error.Progress().AutoClear(true).HideCompleted(true).Start(context =>
+        string[] given = DefaultModel.Resolve(parse.GetValue(paths));
+        Action<ModelPlan, string>? needs = null;
+        if (parse.GetResult(routing) is { Implicit: false })
         {
-            ProgressTask task = context.AddTask($"loading {Markup.Escape(Path.GetFileName(path))}", maxValue: 1);
-            return LanguageModel.Load(path, options with { Progress = new Report(task) }, cancellationToken);
-        });
+            needs += (plan, path) => ModelNeeds.ExpertChoice(plan, path, routing.Name);
+        }
+        if (Streams(parse) is { } count)
+        {
+            needs += (plan, path) => ModelNeeds.StreamSet(plan, path, streams.Name, count);
+        }
+        return LoadedModel.Load(() => Open(given, needs + require), given[0], options, cancellationToken) with { Streams = Streams(parse) };
+    }
 
-    /// <summary>Unlike <see cref="Progress{T}"/>, on the calling thread: loading is done when the last report is.</summary>
-    private sealed class Report(ProgressTask task) : IProgress<LoadProgress>
+    private static Checkpoint Open(string[] paths, Action<ModelPlan, string>? require)
     {
-        void IProgress<LoadProgress>.Report(LoadProgress value) => task.Value = value.Fraction;
+        Checkpoint checkpoint = ModelFiles.Open(paths);
+        try
+        {
+            require?.Invoke(ModelPlanReader.Read(checkpoint), checkpoint.Path);
+            return checkpoint;
+        }
+        catch
+        {
+            checkpoint.Dispose();
+            throw;
+        }
     }
 }

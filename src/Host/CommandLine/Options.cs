@@ -17,6 +17,14 @@ internal static class Options
         HelpName = "PATH",
     };
 
+    /// <summary>As <see cref="Model"/>, and several of them as one model.</summary>
+    public static Option<string[]> Models() => new("--model", "-m")
+    {
+        Description = Model().Description + " Given several times: ParScale models over one backbone, of which --streams chooses; tokenizer and"
+            + " chat template are the first one's.",
+        HelpName = "PATH",
+    };
+
     public static Option<int?> Threads() => OptionalNumber<int>("--threads", "Threads; without it one per processor.", "T", "-t");
 
     public static Option<int?> ContextLength() => OptionalNumber<int>(
@@ -43,6 +51,22 @@ internal static class Options
             + "2=1 runs layer 2 with the weights of layer 1.",
         HelpName = "ORDER",
     };
+
+    /// <summary>How an expert-choice model gives tokens their depths.</summary>
+    public static Option<DepthSelection> Routing() => Choice(
+        "--routing",
+        "For Mixture-of-Recursions with expert choice: each token by itself (causal, the default), or the best part of the tokens that come "
+            + "together (official), as in training.",
+        [("causal", DepthSelection.Causal), ("official", DepthSelection.Official)]);
+
+    /// <summary>Which of a ParScale model's sets of streams to run.</summary>
+    public static Option<int?> Streams()
+    {
+        const string Name = "--streams";
+        Option<int?> option = OptionalNumber<int>(Name, "For ParScale: parallel streams, one of the P that were given; without it the first.", "P");
+        option.Validators.Add(static result => RequireAtLeast(result, Name, 1));
+        return option;
+    }
 
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object and nothing else." };
 

@@ -21,6 +21,11 @@ internal static class Terminal
     /// <summary>Progress and notes on standard error.</summary>
     public static IAnsiConsole Error { get; } = Create(Console.Error);
 
+    /// <summary>True where somebody looks at standard output and wants colours (see no-color.org).</summary>
+    public static bool HasColours =>
+        !Console.IsOutputRedirected && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"))
+        && Out.Profile.Capabilities is { Ansi: true, ColorSystem: not ColorSystem.NoColors };
+
     /// <summary>Makes both streams UTF-8 whatever the locale; called before anything is written.</summary>
     public static void UseUtf8()
     {
@@ -32,6 +37,12 @@ internal static class Terminal
     public static void WriteJson<T>(T value, JsonTypeInfo<T> type)
     {
         using Stream output = Console.OpenStandardOutput();
+        WriteJson(output, value, type);
+    }
+
+    /// <summary>Writes an object and a line end, as <c>--json</c> does.</summary>
+    public static void WriteJson<T>(Stream output, T value, JsonTypeInfo<T> type)
+    {
         // Text stays readable: nothing here ends up in HTML.
         using (Utf8JsonWriter writer = new(output, new JsonWriterOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }))
         {

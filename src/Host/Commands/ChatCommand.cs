@@ -46,7 +46,7 @@ internal sealed class ChatCommand(Interrupts interrupts)
         GenerationRequest template = new() { MaxTokens = parse.GetValue(tokens), Sampling = sampling.Read(parse) };
         bool asJson = parse.GetValue(json), interactive = !Console.IsInputRedirected;
         using LoadedModel loaded = model.Load(parse, interrupts.Token);
-        ChatLoop loop = new(loaded.Model, template, parse.GetValue(system), quiet: asJson);
+        ChatLoop loop = new(loaded.Model, template with { Streams = loaded.Streams }, parse.GetValue(system), quiet: asJson);
         interrupts.Intercept = () =>
         {
             if (!loop.StopReply())

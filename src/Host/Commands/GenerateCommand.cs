@@ -1,9 +1,10 @@
 using System.CommandLine;
-using System.Text;
 using Engine;
 using Engine.Generation;
-using Engine.Sampling;
+using Engine.Plans;
+using Engine.Text;
 using Host.CommandLine;
+using Host.Printing;
 
 namespace Host.Commands;
 
@@ -29,6 +30,24 @@ internal sealed class GenerateCommand
         HelpName = "TEXT",
     };
 
+    private readonly Option<bool> showDepth = new("--show-depth")
+    {
+        Description = "For models that route tokens to depths: prompt and text with the depth of every token, as colours, or as marks such as ⟨2⟩ "
+            + "where there are none. The last token has no depth: it was not fed. --json has the depths in any case, as depth: those of the "
+            + "prompt, then of the generated tokens but the last.",
+    };
+
+    private readonly Option<bool> showStreams = new("--show-streams")
+    {
+        Description = "For ParScale: the gate's weights of the streams, a line per generated token; with --json as stream_weights.",
+    };
+
+    private readonly Option<string?> depthOut = new("--depth-out")
+    {
+        Description = "For models that route tokens to depths: write tokens, depths, a histogram and what the KV caches hold, as JSON, for plots.",
+        HelpName = "FILE",
+    };
+
     public static Command Create() => new GenerateCommand().ToCommand();
 
     private Command ToCommand()
@@ -36,7 +55,7 @@ internal sealed class GenerateCommand
         Command command = new("generate", "Continue a prompt.") { prompt, ids, tokens };
         model.AddTo(command);
         sampling.AddTo(command);
-        foreach (Option option in new Option[] { stop, ignoreEnd, logprobs, json })
+        foreach (Option option in new Option[] { stop, ignoreEnd, logprobs, showDepth, showStreams, depthOut, json })
         {
             command.Add(option);
         }
@@ -47,22 +66,36 @@ internal sealed class GenerateCommand
     private async Task<int> RunAsync(ParseResult parse, CancellationToken cancellationToken)
     {
         GenerationRequest request = Request(parse);
-        using LoadedModel loaded = model.Load(parse, cancellationToken);
+        using LoadedModel loaded = model.Load(parse, cancellationToken, Needs(parse));
         LanguageModel languageModel = loaded.Model;
+        request = request with { Streams = loaded.Streams };
         if (request.Prompt is not null && languageModel.HasTokenizer)
         {
             // Encoded here, because the ids are part of the answer.
             request = request with { Prompt = null, PromptIds = languageModel.Tokenizer.Encode(request.Prompt) };
         }
+        bool asJson = parse.GetValue(json);
         IAsyncEnumerable<GeneratedToken> stream = languageModel.GenerateAsync(request, cancellationToken);
-        if (parse.GetValue(json))
+        Collected generation = new([.. request.PromptIds!]);
+        ITokenPrinter? printer = asJson ? null : Printer(parse, languageModel, generation.PromptIds);
+        printer?.Begin();
+        await foreach (GeneratedToken token in stream.ConfigureAwait(false))
         {
-            GenerateResult result = await CollectAsync(stream, request, loaded.LoadTime).ConfigureAwait(false);
-            Terminal.WriteJson(result, HostJson.Default.GenerateResult);
+            generation.Add(token);
+            printer?.Add(token);
+        }
+        printer?.End();
+        if (parse.GetValue(depthOut) is { } path)
+        {
+            ExportDepths(path, languageModel, generation, cancellationToken);
+        }
+        if (asJson)
+        {
+            Terminal.WriteJson(generation.ToResult(request, loaded.LoadTime), HostJson.Default.GenerateResult);
         }
         else
         {
-            await PrintAsync(stream, parse.GetValue(prompt), languageModel.HasTokenizer, request.Sampling.Seed).ConfigureAwait(false);
+            NoteSpeed(generation, request.Sampling.Seed);
         }
         return ExitCode.Success;
     }
@@ -80,6 +113,14 @@ internal sealed class GenerateCommand
         {
             throw new UsageException("--stop: expected a text, found an empty one");
         }
+        if (parse.GetValue(depthOut) is "")
+        {
+            throw new UsageException("--depth-out: expected a file, found an empty path");
+        }
+        if (parse.GetValue(showDepth) && parse.GetValue(showStreams) && !parse.GetValue(json))
+        {
+            throw new UsageException("give either --show-depth or --show-streams, not both");
+        }
         return new GenerationRequest
         {
             // Without a prompt the model begins by itself, where it has a token to begin with.
@@ -89,97 +130,55 @@ internal sealed class GenerateCommand
             Sampling = sampling.Read(parse, parse.GetValue(logprobs)),
             Stop = stops,
             IgnoreEndOfSequence = parse.GetValue(ignoreEnd),
+            ReportStreamWeights = parse.GetValue(showStreams),
         };
     }
 
-    private static async Task<GenerateResult> CollectAsync(IAsyncEnumerable<GeneratedToken> stream, GenerationRequest request,
-        TimeSpan loadTime)
+    /// <summary>Refuses a model that cannot be shown as asked; null where nothing special is asked for.</summary>
+    private Action<ModelPlan, string>? Needs(ParseResult parse)
     {
-        List<int> generated = [];
-        List<LogprobsResult> logprobs = [];
-        StringBuilder text = new();
-        GeneratedToken last = default;
-        await foreach (GeneratedToken token in stream.ConfigureAwait(false))
+        Action<ModelPlan, string>? needs = null;
+        if (parse.GetValue(showDepth))
         {
-            generated.Add(token.Id);
-            text.Append(token.Text);
-            if (request.Sampling.Logprobs > 0)
-            {
-                logprobs.Add(new LogprobsResult(token.Id, token.Logprob, [.. token.Top]));
-            }
-            last = token;
+            needs += (plan, path) => ModelNeeds.DepthRouter(plan, path, showDepth.Name);
         }
-        return new GenerateResult(
-            [.. request.PromptIds!], generated, text.ToString(), FinishReasonName(last.Finish), UsageResult.From(last.Usage!),
-            TimingsResult.From(last.Usage!, loadTime), request.Sampling.Seed, logprobs.Count == 0 ? null : logprobs);
+        if (parse.GetValue(depthOut) is not null)
+        {
+            needs += (plan, path) => ModelNeeds.DepthRouter(plan, path, depthOut.Name);
+        }
+        if (parse.GetValue(showStreams))
+        {
+            needs += (plan, path) => ModelNeeds.StreamGate(plan, path, showStreams.Name, model.Streams(parse));
+        }
+        return needs;
     }
 
-    private static async Task PrintAsync(IAsyncEnumerable<GeneratedToken> stream, string? prompt, bool hasText, ulong? seed)
+    private ITokenPrinter Printer(ParseResult parse, LanguageModel languageModel, IReadOnlyList<int> promptIds)
     {
-        Console.Out.Write(prompt);
-        string separator = "";
-        GeneratedToken last = default;
-        await foreach (GeneratedToken token in stream.ConfigureAwait(false))
+        Tokenizer? tokenizer = languageModel.HasTokenizer ? languageModel.Tokenizer : null;
+        if (parse.GetValue(showDepth))
         {
-            // A model without a tokenizer still has ids to show.
-            Console.Out.Write(hasText ? token.Text : $"{separator}{token.Id}");
-            separator = ",";
-            last = token;
+            int depths = languageModel.Plan.Layers.Recursion!.Depths;
+            return new DepthPrinter(Terminal.Out, Terminal.HasColours, new TokenTexts(tokenizer), promptIds, depths);
         }
-        Console.Out.WriteLine();
-        TimingsResult timings = TimingsResult.From(last.Usage!, TimeSpan.Zero);
-        Terminal.Note($"{last.Usage!.PromptTokens} + {last.Usage.CompletionTokens} tokens, {FinishReasonName(last.Finish)}, "
+        return parse.GetValue(showStreams)
+            ? new StreamsPrinter(Console.Out, new TokenTexts(tokenizer), promptIds)
+            : new TextPrinter(Console.Out, parse.GetValue(prompt), tokenizer is not null);
+    }
+
+    private static void ExportDepths(string path, LanguageModel languageModel, Collected generation, CancellationToken cancellationToken)
+    {
+        TokenTexts? texts = languageModel.HasTokenizer ? new TokenTexts(languageModel.Tokenizer) : null;
+        DepthExport.Create(
+            languageModel.Plan, languageModel.KvSlotBytesPerToken, texts, generation.PromptIds, generation.Ids, generation.Last.Usage!.Depths)
+            .Write(path, cancellationToken);
+    }
+
+    private static void NoteSpeed(Collected generation, ulong? seed)
+    {
+        Usage usage = generation.Last.Usage!;
+        TimingsResult timings = TimingsResult.From(usage, TimeSpan.Zero);
+        Terminal.Note($"{usage.PromptTokens} + {usage.CompletionTokens} tokens, {GenerateResult.NameOf(generation.Last.Finish)}, "
             + $"{timings.CompletionTokensPerSecond:F1} tokens/s, seed {seed}");
     }
-
-    /// <summary>The words of OpenAI's API.</summary>
-    internal static string FinishReasonName(FinishReason? reason) => reason == FinishReason.Length ? "length" : "stop";
-}
-
-/// <summary>What <c>generate --json</c> prints.</summary>
-/// <param name="PromptIds">The prompt as the model saw it.</param>
-/// <param name="Ids">The tokens generated, an end-of-sequence token included.</param>
-/// <param name="Text">Their text, without a stop string.</param>
-/// <param name="FinishReason"><c>stop</c> or <c>length</c>.</param>
-/// <param name="Usage">Token counts.</param>
-/// <param name="Timings">Times and speeds.</param>
-/// <param name="Seed">Repeats the run.</param>
-/// <param name="Logprobs">For every token, if asked for.</param>
-internal sealed record GenerateResult(
-    int[] PromptIds,
-    IReadOnlyList<int> Ids,
-    string Text,
-    string FinishReason,
-    UsageResult Usage,
-    TimingsResult Timings,
-    ulong? Seed,
-    IReadOnlyList<LogprobsResult>? Logprobs);
-
-/// <summary>A token and what else was likely.</summary>
-internal sealed record LogprobsResult(int Id, float Logprob, TokenLogprob[] Top);
-
-/// <summary>Token counts.</summary>
-internal sealed record UsageResult(int PromptTokens, int CachedTokens, int CompletionTokens, int TotalTokens)
-{
-    public static UsageResult From(Usage usage) =>
-        new(usage.PromptTokens, usage.CachedTokens, usage.CompletionTokens, usage.PromptTokens + usage.CompletionTokens);
-}
-
-/// <summary>Times in milliseconds and speeds in tokens per second; a speed is absent where nothing was timed.</summary>
-/// <param name="LoadMs">Loading the model.</param>
-/// <param name="PromptMs">From the start to the first token.</param>
-/// <param name="PromptTokensPerSecond">Prompt tokens over that time.</param>
-/// <param name="CompletionMs">From the first token to the last.</param>
-/// <param name="CompletionTokensPerSecond">Tokens after the first over that time.</param>
-internal sealed record TimingsResult(
-    double LoadMs, double PromptMs, double? PromptTokensPerSecond, double CompletionMs, double? CompletionTokensPerSecond)
-{
-    public static TimingsResult From(Usage usage, TimeSpan loadTime) => new(
-        loadTime.TotalMilliseconds,
-        usage.PromptTime.TotalMilliseconds,
-        Rate(usage.PromptTokens - usage.CachedTokens, usage.PromptTime),
-        usage.CompletionTime.TotalMilliseconds,
-        Rate(usage.CompletionTokens - 1, usage.CompletionTime));
-
-    private static double? Rate(int tokens, TimeSpan time) => tokens > 0 && time > TimeSpan.Zero ? tokens / time.TotalSeconds : null;
 }

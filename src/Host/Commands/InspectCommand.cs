@@ -4,6 +4,7 @@ using Engine;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Gguf;
 using Engine.Checkpoints.Writing;
+using Engine.Plans;
 using Host.CommandLine;
 using Host.Inspection;
 using Spectre.Console;
@@ -113,10 +114,9 @@ internal sealed class InspectCommand
                 + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}");
             if (plan.Recursion is { } recursion)
             {
-                Console.Out.WriteLine(
-                    $"{recursion.Layers} layers up to {recursion.Depths} times, {(recursion.SharedBlocks ? "with the same" : "not all with the same")} "
-                    + $"weights, {(recursion.SharedKv ? "shared" : "separate")} keys and values, "
-                    + $"{(recursion.Router is null ? "no router" : $"routed by {recursion.Router}")}");
+                string weights = recursion.SharedBlocks ? "the same weights" : "weights that are not all the same";
+                string kv = recursion.SharedKv ? "keys and values of the first time" : "keys and values of their own";
+                Console.Out.WriteLine($"recursion: {recursion.Layers} {(recursion.Layers == 1 ? "layer" : "layers")} {Times(recursion)}; {weights}, {kv}");
             }
             if (plan.Streams is { } streams)
             {
@@ -136,10 +136,17 @@ internal sealed class InspectCommand
         if (result.Sparsity is { } sparsity)
         {
             Console.Out.WriteLine(
-                $"{(result.Sharing is [] ? "nothing shared; " : "")}{sparsity.Fraction:P2} of the matrices is zero, "
+                $"{(result.Sharing is [] ? "no matrix is stored twice; " : "")}{sparsity.Fraction:P2} of the matrices is zero, "
                 + $"{sparsity.ZeroRows} rows throughout, {sparsity.TwoOfFour.Count} matrices two of four");
         }
     }
+
+    private static string Times(RecursionDescription recursion) => recursion.Router switch
+    {
+        null => $"{recursion.Depths} times",
+        nameof(DepthRouterKind.ExpertChoice) => $"up to {recursion.Depths} times, each time chooses its tokens (expert choice)",
+        _ => $"up to {recursion.Depths} times, each token chooses (token choice)",
+    };
 
     private static Table FormatTable(InspectResult result)
     {

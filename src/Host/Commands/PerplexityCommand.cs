@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
 using Engine;
-using Engine.Execution;
 using Engine.Text;
 using Host.CommandLine;
 using Host.Measuring;
@@ -13,10 +12,7 @@ internal sealed class PerplexityCommand
 {
     private const int DefaultContext = 512, SmallestContext = 4;
 
-    private readonly Option<string?> model = Options.Model();
-    private readonly Option<int?> threads = Options.Threads();
-    private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
-    private readonly Option<ActivationPrecision> activations = Options.Activations();
+    private readonly ModelOptionSet model;
     private readonly Option<bool> json = Options.Json();
     private readonly Option<string> text = new("--text", "-f") { Description = "A text file, UTF-8.", HelpName = "FILE", Required = true };
 
@@ -25,14 +21,18 @@ internal sealed class PerplexityCommand
 
     private readonly Option<int?> chunks = Options.OptionalCount("--chunks", "Chunks to score; without it all of the text.", 1);
 
+    private PerplexityCommand() => model = new ModelOptionSet(contextOption: context);
+
     public static Command Create() => new PerplexityCommand().ToCommand();
 
     private Command ToCommand()
     {
         Command command = new("perplexity", "Measure how well the model predicts a text, as llama.cpp does.")
         {
-            model, text, context, chunks, threads, kv, activations, json,
+            text, chunks,
         };
+        model.AddTo(command);
+        command.Add(json);
         command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
         return command;
     }
@@ -41,14 +41,7 @@ internal sealed class PerplexityCommand
     {
         string path = parse.GetValue(text)!;
         string content = Terminal.ReadFile(path);
-        LanguageModelOptions options = new()
-        {
-            Threads = parse.GetValue(threads),
-            KvFormat = parse.GetValue(kv),
-            ActivationPrecision = parse.GetValue(activations),
-            ContextLength = parse.GetValue(context),
-        };
-        using LoadedModel loaded = LoadedModel.Load(DefaultModel.Resolve(parse.GetValue(model)), options, cancellationToken);
+        using LoadedModel loaded = model.Load(parse, cancellationToken);
         int length = parse.GetValue(context) ?? Math.Min(DefaultContext, loaded.Model.ContextLength);
 
         Tokenizer tokenizer = loaded.Model.Tokenizer;
@@ -71,7 +64,7 @@ internal sealed class PerplexityCommand
             {
                 tokens[0] = begin;
             }
-            perplexity.Add(loaded.Model, tokens);
+            perplexity.Add(loaded.Model, tokens, loaded.Streams);
             if (!Console.IsErrorRedirected)
             {
                 Terminal.Note($"chunk {chunk + 1} of {wanted}: {perplexity.Value:F4}");

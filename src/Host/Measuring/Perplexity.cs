@@ -34,10 +34,11 @@ internal sealed class Perplexity
     /// <summary>Adds a chunk.</summary>
     /// <param name="model">The model.</param>
     /// <param name="tokens">[context]; at least 4, so that one token is scored.</param>
-    public void Add(LanguageModel model, int[] tokens)
+    /// <param name="streams">Parallel streams, or null for the model's first set.</param>
+    public void Add(LanguageModel model, int[] tokens, int? streams = null)
     {
         int first = tokens.Length / 2;
-        using LogitsSession session = model.CreateLogitsSession();
+        using LogitsSession session = model.CreateLogitsSession(streams);
         // The last token's logits would predict what is not in the chunk.
         session.Feed(tokens.AsSpan(0, tokens.Length - 1), first, (position, logits) => Score(logits, tokens[position + 1]));
     }

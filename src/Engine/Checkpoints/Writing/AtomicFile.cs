@@ -2,7 +2,7 @@ namespace Engine.Checkpoints.Writing;
 
 /// <summary>Writes a file completely or not at all: into a temporary file beside it, which takes its name only when all bytes are on
 /// disk.</summary>
-internal static class AtomicFile
+public static class AtomicFile
 {
     private const int BufferBytes = 1 << 20;
 
