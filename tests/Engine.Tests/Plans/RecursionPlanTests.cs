@@ -235,7 +235,9 @@ public sealed class RecursionPlanTests
     {
         TinyModel model = RecursiveModels.Make("cycle", 3, 1);
         Recursive(model)["enable"] = false;
-        Assert.Null(Plan(model).Layers.Recursion);
+        ModelPlan plan = Plan(model);
+        Assert.Null(plan.Layers.Recursion);
+        Assert.Equal("llama", plan.Family);
     }
 
     private static JsonObject Recursive(TinyModel model) => (JsonObject)model.Config["mor"]!["recursive"]!;

@@ -43,7 +43,7 @@ internal static class MixtureOfRecursions
             throw source.Router?.Error("enable", $"expected {(mustRoute ? "true" : "false")} in a {(mustRoute ? Routed : Plain)}")
                 ?? new EngineException($"the settings of a {Routed} have no router; they belong in {RecursionSource.Places}", checkpoint.Path, "mor");
         }
-        return settings is null ? GatedDecoder.Read(checkpoint, Traits) : Read(checkpoint, settings);
+        return settings is null ? GatedDecoder.Read(checkpoint, Traits with { Family = Llama.Family.Name }) : Read(checkpoint, settings);
     }
 
     private static ModelPlan Read(Checkpoint checkpoint, RecursionSettings settings)
