@@ -9,7 +9,7 @@ internal sealed record Golden(string Name, string Prompt, int[] PromptIds, (int 
     public static IReadOnlyList<Golden> For(string model)
     {
         using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(SharedFiles.Require("models/golden.json")));
-        return
+        Golden[] entries =
         [
             .. document.RootElement.EnumerateArray()
                 .Where(entry => entry.GetProperty("model").GetString()!.StartsWith(model, StringComparison.Ordinal))
@@ -20,6 +20,8 @@ internal sealed record Golden(string Name, string Prompt, int[] PromptIds, (int 
                         .Select(top => (top[0].GetInt32(), top[1].GetSingle(), top[2].GetSingle()))],
                     Ids(entry.GetProperty("greedy_ids")))),
         ];
+        Assert.NotEmpty(entries);
+        return entries;
     }
 
     public static int[] Ids(JsonElement array) => [.. array.EnumerateArray().Select(id => id.GetInt32())];

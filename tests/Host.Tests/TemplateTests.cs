@@ -19,6 +19,7 @@ public sealed class TemplateTests : IDisposable
         // The library's tests render all of them; a few through the program are enough here. Clocks differ, so none that prints the date.
         foreach (string name in new[] { "Qwen-Qwen2.5-7B-Instruct.jinja", "GLM-4.6.jinja", "llama-cpp-deepseek-r1.jinja" })
         {
+            int rendered = 0;
             foreach (JsonProperty expected in root.GetProperty("expected").GetProperty(name).EnumerateObject())
             {
                 if (expected.Value.TryGetProperty("text", out JsonElement text))
@@ -26,9 +27,13 @@ public sealed class TemplateTests : IDisposable
                     string messages = folder.Write("messages.json", root.GetProperty("inputs").GetProperty(expected.Name).GetRawText());
                     string[] arguments = ["template", "--template", Path.Combine(templates, name), "--messages", messages, .. specials];
                     Assert.Equal(text.GetString(), HostProcess.Run([.. arguments, "--json"]).Json.GetProperty("prompt").GetString());
-                    Assert.Equal(text.GetString(), HostProcess.Run(arguments).Output);
+                    if (rendered++ == 0)
+                    {
+                        Assert.Equal(text.GetString(), HostProcess.Run(arguments).Output);
+                    }
                 }
             }
+            Assert.True(rendered > 2, $"{name}: {rendered} rendered");
         }
     }
 

@@ -70,7 +70,9 @@ public sealed class RealModelTests
     private static void Check(string file, string golden, double tolerance, Func<IBackend> backend)
     {
         string path = SharedFiles.Require("models/" + file);
-        foreach (Golden expected in Goldens().Where(entry => entry.Model == golden))
+        Golden[] entries = [.. Goldens().Where(entry => entry.Model == golden)];
+        Assert.NotEmpty(entries);
+        foreach (Golden expected in entries)
         {
             using var harness = new ModelHarness(CheckpointFile.Open(path), backend());
             var track = harness.NewTrack();
