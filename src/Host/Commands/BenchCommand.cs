@@ -26,8 +26,6 @@ internal sealed class BenchCommand
     private readonly Option<ActivationPrecision> activations = Options.Activations();
     private readonly Option<int[]?> batches = Options.Ids("--batch",
         "Measure continuous batching instead: so many sequences at once, of --tokens tokens on average.");
-    private readonly Option<int?> depthCurve = Options.OptionalCount("--depth-curve",
-        "Measure time per token against depth instead, over so many tokens; for models that route tokens to depths.", 2);
     private readonly Option<int?> kvTokens = Options.OptionalCount("--kv-tokens", "With --batch: tokens of keys and values that all sequences may hold.", 1);
     private readonly Option<bool> json = Options.Json();
 
@@ -45,7 +43,7 @@ internal sealed class BenchCommand
     {
         Command command = new("bench", "Measure speed, memory and bandwidth.")
         {
-            model, threads, prompt, tokens, repetitions, kv, activations, batches, kvTokens, depthCurve, json, synthetic, output,
+            model, threads, prompt, tokens, repetitions, kv, activations, batches, kvTokens, json, synthetic, output,
         };
         command.SetAction(RunAsync);
         return command;
@@ -95,19 +93,11 @@ internal sealed class BenchCommand
             };
             using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken);
             description ??= BenchModel.Describe(path, loaded.Model);
-            if (parse.GetValue(depthCurve) is { } curveTokens)
-            {
-                runs.Add(new BenchRun(count, loaded.Model.BackendDescription, loaded.LoadTime.TotalMilliseconds, 0, null, 0, null, 0, null)
-                {
-                    DepthCurve = DepthCurve.Measure(loaded.Model, Math.Min(curveTokens, loaded.Model.ContextLength), cancellationToken),
-                });
-                continue;
-            }
             runs.Add(parse.GetIds(batches) is { } sizes
                 ? await RunBatchesAsync(loaded, parse, count, sizes, cancellationToken).ConfigureAwait(false)
                 : await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
         }
-        if (runs[0].Batches is not null || runs[0].DepthCurve is not null)
+        if (parse.GetIds(batches) is not null)
         {
             return new BenchResult(description!, runs, ProcessMemory.Peak);
         }
@@ -195,28 +185,8 @@ internal sealed class BenchCommand
         Console.Out.WriteLine($"peak memory {result.PeakMemoryBytes / 1e6:F0} MB; {result.Runs[^1].Backend}");
     }
 
-    private static void PrintCurves(BenchResult result)
-    {
-        foreach (BenchRun run in result.Runs)
-        {
-            DepthCurveResult curve = run.DepthCurve!;
-            Table table = new Table().AddColumns("threads", "depth", "tokens", "ms per token");
-            foreach (DepthTime point in curve.Depths)
-            {
-                table.AddRow($"{run.Threads}", $"{point.Depth}", $"{point.Tokens}", $"{point.Milliseconds.Median:F2} ({point.Milliseconds.Min:F2} … {point.Milliseconds.Max:F2})");
-            }
-            Terminal.Out.Write(table);
-            Console.Out.WriteLine($"{curve.BaseMilliseconds:F2} ms + {curve.MillisecondsPerDepth:F2} ms per depth, r² {curve.RSquared:F4}; {run.Backend}");
-        }
-    }
-
     private static void Print(BenchResult result)
     {
-        if (result.Runs[0].DepthCurve is not null)
-        {
-            PrintCurves(result);
-            return;
-        }
         if (result.Runs[0].Batches is not null)
         {
             PrintBatches(result);
@@ -286,9 +256,6 @@ internal sealed record BenchRun(
 {
     /// <summary>With <c>--batch</c>: continuous batching, the median run of each size; otherwise absent.</summary>
     public IReadOnlyList<BatchResult>? Batches { get; init; }
-
-    /// <summary>With <c>--depth-curve</c>: time per token against depth; otherwise absent.</summary>
-    public DepthCurveResult? DepthCurve { get; init; }
 
     /// <summary>KV slots of the model, with <c>--batch</c>.</summary>
     public int? KvSlots { get; init; }
