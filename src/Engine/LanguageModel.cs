@@ -70,11 +70,8 @@ public sealed class LanguageModel : IDisposable
     /// <summary>True where the checkpoint has a tokenizer.</summary>
     public bool HasTokenizer => tokenizer is not null;
 
-    /// <summary>Rows times layers that have run so far: what tokens that leave a recursion early save.</summary>
-    public long LayerExecutions => executor.RowsRun;
-
-    /// <summary>How often a sequence had to give its keys and values back and start again, because memory ran out.</summary>
-    public int Preemptions => loop.Preemptions;
+    /// <summary>How often a sequence had to give its pages back and start again.</summary>
+    internal int Preemptions => loop.Preemptions;
 
     /// <summary>Opens a checkpoint and packs it for the CPU.</summary>
     /// <param name="path">A GGUF file, a Hugging Face folder, a .safetensors file in such a folder, or a llama2.c .bin file.</param>

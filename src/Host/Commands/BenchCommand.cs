@@ -24,9 +24,6 @@ internal sealed class BenchCommand
         DefaultRepetitions, 1, "-r");
     private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
     private readonly Option<ActivationPrecision> activations = Options.Activations();
-    private readonly Option<int[]?> batches = Options.Ids("--batch",
-        "Measure continuous batching instead: so many sequences at once, of --tokens tokens on average.");
-    private readonly Option<int?> kvTokens = Options.OptionalCount("--kv-tokens", "With --batch: tokens of keys and values that all sequences may hold.", 1);
     private readonly Option<bool> json = Options.Json();
 
     private readonly Option<string?> synthetic = new("--synthetic")
@@ -43,7 +40,7 @@ internal sealed class BenchCommand
     {
         Command command = new("bench", "Measure speed, memory and bandwidth.")
         {
-            model, threads, prompt, tokens, repetitions, kv, activations, batches, kvTokens, json, synthetic, output,
+            model, threads, prompt, tokens, repetitions, kv, activations, json, synthetic, output,
         };
         command.SetAction(RunAsync);
         return command;
@@ -88,18 +85,11 @@ internal sealed class BenchCommand
             {
                 Threads = count,
                 KvFormat = parse.GetValue(kv),
-                KvTokens = parse.GetValue(kvTokens),
                 ActivationPrecision = parse.GetValue(activations),
             };
             using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken);
             description ??= BenchModel.Describe(path, loaded.Model);
-            runs.Add(parse.GetIds(batches) is { } sizes
-                ? await RunBatchesAsync(loaded, parse, count, sizes, cancellationToken).ConfigureAwait(false)
-                : await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
-        }
-        if (parse.GetIds(batches) is not null)
-        {
-            return new BenchResult(description!, runs, ProcessMemory.Peak);
+            runs.Add(await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
         }
         // The bandwidth test needs much memory of its own, so the peak is read before it.
         long peak = ProcessMemory.Peak;
@@ -146,52 +136,8 @@ internal sealed class BenchCommand
             generated, generated == 0 ? null : Spread.Of(generationSpeeds), 0, null);
     }
 
-    private async Task<BenchRun> RunBatchesAsync(
-        LoadedModel loaded, ParseResult parse, int threadCount, int[] sizes, CancellationToken cancellationToken)
-    {
-        int meanLength = Math.Min(parse.GetValue(tokens) ?? DefaultGeneration, loaded.Model.ContextLength - 1);
-        List<BatchResult> results = [];
-        foreach (int size in sizes)
-        {
-            List<BatchResult> repeated = [];
-            for (int run = 0; run < parse.GetValue(repetitions); run++)
-            {
-                cancellationToken.ThrowIfCancellationRequested();
-                repeated.Add(await new BatchThroughput(loaded.Model, size, meanLength).RunAsync(cancellationToken).ConfigureAwait(false));
-            }
-            results.Add(repeated.OrderBy(static result => result.TokensPerSecond).ElementAt(repeated.Count / 2));
-        }
-        return new BenchRun(threadCount, loaded.Model.BackendDescription, loaded.LoadTime.TotalMilliseconds, 0, null, 0, null, 0, null)
-        {
-            Batches = results,
-            KvSlots = loaded.Model.Plan.Layers.KvSlots.Length,
-            KvSlotsPerToken = loaded.Model.Plan.Layers.SlotsPerToken,
-        };
-    }
-
-    private static void PrintBatches(BenchResult result)
-    {
-        Table table = new Table().AddColumns("threads", "batch", "tokens/s", "mean depth", "layers per token", "KV slots per token", "preemptions");
-        foreach (BenchRun run in result.Runs)
-        {
-            foreach (BatchResult batch in run.Batches!)
-            {
-                table.AddRow(
-                    $"{run.Threads}", $"{batch.Batch}", $"{batch.TokensPerSecond:F1}", $"{batch.MeanDepth:F2}", $"{batch.LayersPerToken:F1}",
-                    $"{run.KvSlotsPerToken:F1} of {run.KvSlots}", $"{batch.Preemptions}");
-            }
-        }
-        Terminal.Out.Write(table);
-        Console.Out.WriteLine($"peak memory {result.PeakMemoryBytes / 1e6:F0} MB; {result.Runs[^1].Backend}");
-    }
-
     private static void Print(BenchResult result)
     {
-        if (result.Runs[0].Batches is not null)
-        {
-            PrintBatches(result);
-            return;
-        }
         BenchModel model = result.Model;
         Console.Out.WriteLine($"{model.Path}: {model.Family}, {model.WeightBytesPerToken / 1e6:F1} MB of weights per token");
         Table table = new Table().AddColumns("threads", "load ms", "prompt tokens/s", "generation tokens/s", "memory GB/s", "reached");
@@ -252,14 +198,4 @@ internal sealed record BenchRun(
     int GeneratedTokens,
     Spread? GenerationTokensPerSecond,
     double MemoryBytesPerSecond,
-    double? BandwidthFraction)
-{
-    /// <summary>With <c>--batch</c>: continuous batching, the median run of each size; otherwise absent.</summary>
-    public IReadOnlyList<BatchResult>? Batches { get; init; }
-
-    /// <summary>KV slots of the model, with <c>--batch</c>.</summary>
-    public int? KvSlots { get; init; }
-
-    /// <summary>KV slots that a token fills on average, with <c>--batch</c>.</summary>
-    public double? KvSlotsPerToken { get; init; }
-}
+    double? BandwidthFraction);

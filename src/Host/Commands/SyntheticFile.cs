@@ -4,8 +4,7 @@ using Host.CommandLine;
 namespace Host.Commands;
 
 /// <summary>
-/// <c>bench --synthetic SHAPE:FORMAT</c>: a GGUF of random weights in the shape of a real model; or a folder in one of the shapes of
-/// Mixture-of-Recursions. The same arguments give the same file.
+/// <c>bench --synthetic SHAPE:FORMAT</c>: a GGUF of random weights in the shape of a real model. The same arguments give the same file.
 /// </summary>
 internal static class SyntheticFile
 {
@@ -13,32 +12,22 @@ internal static class SyntheticFile
 
     public static int Write(string description, string path, bool asJson, CancellationToken cancellationToken)
     {
-        if (SyntheticRecursion.Presets.TryGetValue(description, out (int Layers, int Recursions) recursive))
-        {
-            SyntheticRecursion.WriteFolder(path, recursive.Layers, recursive.Recursions, Seed);
-            return Report(new SyntheticResult(path, description, "BF16", Directory.GetFiles(path).Sum(static file => new FileInfo(file).Length)), asJson);
-        }
         if (description.Split(':') is not [{ } shapeName, { } formatName]
             || !SyntheticShape.Presets.TryGetValue(shapeName, out SyntheticShape? shape))
         {
             string shapes = string.Join(", ", SyntheticShape.Presets.Keys.Order(StringComparer.Ordinal));
-            throw new UsageException($"--synthetic: expected SHAPE:FORMAT with a shape of {shapes}, or one of "
-                + $"{string.Join(", ", SyntheticRecursion.Presets.Keys.Order(StringComparer.Ordinal))}; found '{description}'");
+            throw new UsageException($"--synthetic: expected SHAPE:FORMAT with a shape of {shapes}, found '{description}'");
         }
         QuantizationRecipe recipe = ConvertCommand.Recipe(formatName, "--synthetic");
         SyntheticModel.WriteGguf(path, shape, recipe, Seed, cancellationToken);
-        return Report(new SyntheticResult(path, shapeName, recipe.Name, new FileInfo(path).Length), asJson);
-    }
-
-    private static int Report(SyntheticResult result, bool asJson)
-    {
+        SyntheticResult result = new(path, shapeName, recipe.Name, new FileInfo(path).Length);
         if (asJson)
         {
             Terminal.WriteJson(result, HostJson.Default.SyntheticResult);
         }
         else
         {
-            Console.Out.WriteLine($"{result.Path}: {result.Shape} in {result.Format}, {result.Bytes / 1e6:F1} MB");
+            Console.Out.WriteLine($"{path}: {result.Shape} in {result.Format}, {result.Bytes / 1e6:F1} MB");
         }
         return ExitCode.Success;
     }
