@@ -7,7 +7,7 @@ using Spectre.Console;
 namespace Host.CommandLine;
 
 /// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--activations</c>,
-/// <c>--layers</c>.</summary>
+/// <c>--layers</c>, <c>--quantize</c>.</summary>
 internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
 {
     private readonly Option<string?> path = Options.Model();
@@ -16,6 +16,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
     private readonly Option<KvFormat> kv = Options.Kv(kvByDefault);
     private readonly Option<ActivationPrecision> activations = Options.Activations();
     private readonly Option<string?> layers = Options.Layers();
+    private readonly Option<string?> quantize = Options.Quantize();
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
@@ -26,6 +27,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
         command.Add(kv);
         command.Add(activations);
         command.Add(layers);
+        command.Add(quantize);
     }
 
     /// <summary>Loads the model.</summary>
@@ -41,6 +43,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16)
             KvFormat = parse.GetValue(kv),
             ActivationPrecision = parse.GetValue(activations),
             Layers = parse.GetValue(layers),
+            Quantize = parse.GetValue(quantize),
         };
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);

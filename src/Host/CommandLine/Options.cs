@@ -3,6 +3,7 @@ using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Numerics;
 using Engine;
+using Engine.Checkpoints.Writing;
 using Engine.Execution;
 
 namespace Host.CommandLine;
@@ -42,6 +43,13 @@ internal static class Options
         Description = "The layers to run, in order: 0-5,4-9 overlaps, 0-3,8-11 leaves four out, 3*4 repeats one, "
             + "2=1 runs layer 2 with the weights of layer 1.",
         HelpName = "ORDER",
+    };
+
+    /// <summary>Load-time quantization.</summary>
+    public static Option<string?> Quantize() => new("--quantize")
+    {
+        Description = $"Quantize matrices while loading: {string.Join(", ", QuantizationRecipe.All.Select(static recipe => recipe.Name))}.",
+        HelpName = "FORMAT",
     };
 
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object and nothing else." };
