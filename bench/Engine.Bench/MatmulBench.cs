@@ -45,6 +45,7 @@ internal static unsafe class MatmulBench
                 using Case up = new(format, hidden, 4864, team, instructions, precision);
                 using Case down = new(format, 4864, hidden, team, instructions, precision);
                 double probe = MemoryBandwidth.Measure(team);
+                foreach (int t in new[] { 1, 2, 4, 8, 12, 16, 24, 32, 64 }) Console.WriteLine($"  {format} x{count} tokens {t}: up {up.Time(t) * 1e6:F0} us = {t * up.Products / up.Time(t) / 1e9:F0} GMAC/s  down {t * down.Products / down.Time(t) / 1e9:F0} head {head.Time(t) * 1e3:F2} ms {t * head.Products / head.Time(t) / 1e9:F0}");
                 double read = head.FileBytes / head.Time(1) / 1e9;
                 probe = Math.Max(probe, MemoryBandwidth.Measure(team)) / 1e9;
                 Console.WriteLine(

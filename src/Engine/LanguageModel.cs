@@ -1,11 +1,13 @@
 using System.Runtime.CompilerServices;
 using Engine.Checkpoints;
+using Engine.Checkpoints.Writing;
 using Engine.Cpu;
 using Engine.Execution;
 using Engine.Generation;
 using Engine.Plans;
 using Engine.Sampling;
 using Engine.Text;
+using Engine.Transforms.Quantization;
 
 namespace Engine;
 
@@ -62,6 +64,9 @@ public sealed class LanguageModel : IDisposable
     /// <summary>Bytes that the keys and values of one token take in one KV slot (of one stream, where there are several).</summary>
     public long KvSlotBytesPerToken => cache.Storage.Bytes / ((long)cache.PageCount * cache.PageTokens);
 
+    /// <summary>What has been computed so far, by all generations and sessions. May be read while they run.</summary>
+    public WorkDone Work => executor.Work;
+
     /// <summary>The model's tokenizer.</summary>
     /// <exception cref="EngineException">The checkpoint has none.</exception>
     public Tokenizer Tokenizer =>
@@ -103,6 +108,8 @@ public sealed class LanguageModel : IDisposable
             ModelPlan plan = ModelPlanReader.Read(checkpoint);
             plan = options.Layers is null ? plan : LayerOrder.Apply(plan, options.Layers);
             int contextLength = ContextLengthOf(plan, options, checkpoint);
+            // The plan is that of the weights as they are stored: what is equal there is equal when quantized, and need not be encoded to know.
+            Checkpoint weights = options.Quantize is null ? checkpoint : new QuantizedCheckpoint(checkpoint, QuantizationRecipe.Named(options.Quantize));
             Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
             // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
@@ -111,11 +118,11 @@ public sealed class LanguageModel : IDisposable
             cancellationToken.ThrowIfCancellationRequested();
             CancellableProgress progress = new(options.Progress, cancellationToken);
             Executor executor = Executor.Load(
-                plan, checkpoint, backend, RowsPerStep(plan, options, contextLength), progress, options.DepthSelection);
+                plan, weights, backend, RowsPerStep(plan, options, contextLength), progress, options.DepthSelection);
             opened.Push(executor);
-            KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength), options.PageTokens);
+            KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength, backend), options.PageTokens);
             opened.Push(cache);
-            return new LanguageModel(checkpoint, backend, executor, cache, tokenizer, contextLength);
+            return new LanguageModel(weights, backend, executor, cache, tokenizer, contextLength);
         }
         catch
         {
@@ -263,12 +270,25 @@ public sealed class LanguageModel : IDisposable
 
     private static int LargestStreams(ModelPlan plan) => plan.Streams?.Sets.Max(static set => set.Count) ?? 1;
 
-    private static int PageCount(ModelPlan plan, LanguageModelOptions options, int contextLength)
+    private static int PageCount(ModelPlan plan, LanguageModelOptions options, int contextLength, IBackend backend)
     {
         int slots = plan.Layers.KvSlots.Length * LargestStreams(plan);
-        long pagesPerSlot = ((options.KvTokens ?? DefaultKvTokens(plan, contextLength)) + options.PageTokens - 1) / options.PageTokens;
-        long pages = Math.Max(1, pagesPerSlot) * slots;
-        return pages <= int.MaxValue ? (int)pages : throw new EngineException($"{pages} pages are more than can be numbered", item: nameof(options.KvTokens));
+        long pages;
+        if (options.KvBytes is { } bytes)
+        {
+            using KvStorage page = backend.AllocateKv(plan.Layers.KvSlots, options.KvFormat, 1, options.PageTokens);
+            pages = bytes / page.Bytes;
+            if (pages < slots)
+            {
+                throw new EngineException($"expected at least {slots * page.Bytes}, a page for every layer, found {bytes}", item: nameof(options.KvBytes));
+            }
+        }
+        else
+        {
+            long pagesPerSlot = ((options.KvTokens ?? DefaultKvTokens(plan, contextLength)) + options.PageTokens - 1) / options.PageTokens;
+            pages = Math.Max(1, pagesPerSlot) * slots;
+        }
+        return pages <= int.MaxValue ? (int)pages : throw new EngineException($"{pages} pages are more than can be numbered", item: "KV cache");
     }
 
     private static long DefaultKvTokens(ModelPlan plan, int contextLength)

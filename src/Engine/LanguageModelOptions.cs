@@ -1,3 +1,4 @@
+using Engine.Checkpoints.Writing;
 using Engine.Execution;
 using Engine.Plans;
 
@@ -27,6 +28,12 @@ public sealed record LanguageModelOptions
     /// </summary>
     public long? KvTokens { get; init; }
 
+    /// <summary>
+    /// Bytes of keys and values that all sequences together may hold, in place of <see cref="KvTokens"/>. A model in which tokens leave early holds more
+    /// tokens in them.
+    /// </summary>
+    public long? KvBytes { get; init; }
+
     /// <summary>Tokens per KV page.</summary>
     public int PageTokens { get; init; } = 64;
 
@@ -41,6 +48,12 @@ public sealed record LanguageModelOptions
     /// </summary>
     public string? Layers { get; init; }
 
+    /// <summary>
+    /// The format that matrices are quantized to while they are packed, a name of <see cref="QuantizationRecipe.All"/>; null: as they are stored.
+    /// See <see cref="Transforms.Quantization.QuantizedCheckpoint"/> for what is covered.
+    /// </summary>
+    public string? Quantize { get; init; }
+
     /// <summary>Told after each block while weights are packed, on the thread that loads.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
@@ -51,11 +64,19 @@ public sealed record LanguageModelOptions
         Require(Threads is null or (>= 1 and <= 1024), nameof(Threads), "1 to 1024", Threads);
         Require(ContextLength is null or >= 1, nameof(ContextLength), "at least 1", ContextLength);
         Require(KvTokens is null or >= 1, nameof(KvTokens), "at least 1", KvTokens);
+        Require(KvBytes is null or >= 1, nameof(KvBytes), "at least 1", KvBytes);
+        Require(KvTokens is null || KvBytes is null, nameof(KvBytes), $"either this or {nameof(KvTokens)}", "both");
         Require(PageTokens is >= 1 and <= 4096, nameof(PageTokens), "1 to 4096", PageTokens);
         Require(MaxRowsPerStep is >= 1 and <= 65536, nameof(MaxRowsPerStep), "1 to 65536", MaxRowsPerStep);
         Require(Enum.IsDefined(DepthSelection), nameof(DepthSelection), "Causal or Official", DepthSelection);
         Require(Enum.IsDefined(ActivationPrecision), nameof(ActivationPrecision), "Float32 or BFloat16", ActivationPrecision);
         Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);
+        if (Quantize is not null)
+        {
+            Require(
+                QuantizationRecipe.All.Any(recipe => recipe.Name.Equals(Quantize, StringComparison.OrdinalIgnoreCase)), nameof(Quantize),
+                string.Join(", ", QuantizationRecipe.All.Select(static recipe => recipe.Name)), $"'{Quantize}'");
+        }
         if (Layers is not null)
         {
             LayerOrder.Validate(Layers);

@@ -8,6 +8,13 @@ namespace Engine.Execution;
 /// <param name="Fraction">0 … 1, by steps of the model.</param>
 public readonly record struct LoadProgress(long BytesLoaded, double Fraction);
 
+/// <summary>What a model has computed since it was loaded; differences tell what a stretch of time has cost.</summary>
+/// <param name="Steps">Forward passes.</param>
+/// <param name="SequenceSteps">Sequences that took part, summed over the passes: divided by <paramref name="Steps"/>, the mean batch.</param>
+/// <param name="Tokens">Tokens that have gone through the model.</param>
+/// <param name="RowsRun">Rows times layers: what tokens that leave early save.</param>
+public readonly record struct WorkDone(long Steps, long SequenceSteps, long Tokens, long RowsRun);
+
 /// <summary>How tokens of a Mixture-of-Recursions model with expert choice are given their depths.</summary>
 public enum DepthSelection
 {
@@ -41,6 +48,7 @@ public sealed class Executor : IDisposable
     private readonly List<LeavingRow> leaving = [];
     private readonly List<int> selected = [];
     private readonly float[] hostLogits;
+    private long steps, sequenceSteps, tokens;
 
     private Executor(
         ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows, DepthSelection selection, IProgress<LoadProgress>? progress)
@@ -87,8 +95,8 @@ public sealed class Executor : IDisposable
     /// <summary>Bytes of packed weights on the device.</summary>
     public long WeightBytes => arena.WeightBytes;
 
-    /// <summary>Rows times layer steps that have run so far: what tokens that leave early save.</summary>
-    public long RowsRun => layers.RowsRun;
+    /// <summary>What has been computed so far.</summary>
+    public WorkDone Work => new(steps, sequenceSteps, tokens, layers.RowsRun);
 
     /// <summary>Rows stay inside between steps.</summary>
     public bool KeepsRows => loop is not null;
@@ -116,6 +124,11 @@ public sealed class Executor : IDisposable
         if (step.Tracks.Length == 0)
         {
             return;
+        }
+        steps++;
+        foreach (Track track in step.Tracks)
+        {
+            sequenceSteps += track.Stream == 0 ? 1 : 0;
         }
         backend.BeginStep(step, kv);
         try
@@ -213,6 +226,7 @@ public sealed class Executor : IDisposable
     private void Finish(FinishedRowConsumer consume)
     {
         int pending = 0, first = 0;
+        tokens += leaving.Count;
         for (int i = 0; i < leaving.Count; i++)
         {
             LeavingRow row = leaving[i];

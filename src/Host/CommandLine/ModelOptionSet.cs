@@ -7,7 +7,7 @@ using Engine.Plans;
 namespace Host.CommandLine;
 
 /// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--activations</c>,
-/// <c>--layers</c>, <c>--routing</c>, <c>--streams</c>.</summary>
+/// <c>--layers</c>, <c>--routing</c>, <c>--streams</c>, <c>--quantize</c>.</summary>
 /// <param name="kvByDefault">How keys and values are stored where <c>--kv</c> does not say.</param>
 /// <param name="contextOption">What stands in for <c>--context</c> in a command where it means more; null for the usual one.</param>
 internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option<int?>? contextOption = null)
@@ -20,11 +20,12 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
     private readonly Option<string?> layers = Options.Layers();
     private readonly Option<DepthSelection> routing = Options.Routing();
     private readonly Option<int?> streams = Options.Streams();
+    private readonly Option<string?> quantize = Options.Quantize();
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
     {
-        foreach (Option option in new Option[] { paths, threads, contextLength, kv, activations, layers, routing, streams })
+        foreach (Option option in new Option[] { paths, threads, contextLength, kv, activations, layers, routing, streams, quantize })
         {
             command.Add(option);
         }
@@ -50,6 +51,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
             ActivationPrecision = parse.GetValue(activations),
             Layers = parse.GetValue(layers),
             DepthSelection = parse.GetValue(routing),
+            Quantize = parse.GetValue(quantize),
         };
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);

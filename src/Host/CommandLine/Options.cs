@@ -3,6 +3,7 @@ using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Numerics;
 using Engine;
+using Engine.Checkpoints.Writing;
 using Engine.Execution;
 
 namespace Host.CommandLine;
@@ -67,6 +68,13 @@ internal static class Options
         option.Validators.Add(static result => RequireAtLeast(result, Name, 1));
         return option;
     }
+
+    /// <summary>Load-time quantization.</summary>
+    public static Option<string?> Quantize() => new("--quantize")
+    {
+        Description = $"Quantize matrices while loading: {string.Join(", ", QuantizationRecipe.All.Select(static recipe => recipe.Name))}.",
+        HelpName = "FORMAT",
+    };
 
     public static Option<bool> Json() => new("--json") { Description = "Print one JSON object and nothing else." };
 

@@ -2,8 +2,10 @@ using System.CommandLine;
 using System.Diagnostics;
 using Engine;
 using Engine.Checkpoints;
+using Engine.Checkpoints.Writing;
 using Engine.Cpu;
 using Engine.Execution;
+using Engine.Transforms.Quantization;
 using Host.CommandLine;
 using Host.Measuring;
 using Spectre.Console;
@@ -13,9 +15,14 @@ namespace Host.Commands;
 /// <summary><c>bench</c>: how fast a model runs here, and how near that is to what the memory allows.</summary>
 internal sealed class BenchCommand
 {
-    private const int DefaultPrompt = 512, DefaultGeneration = 64, DefaultRepetitions = 3;
+    private const int DefaultPrompt = 512, DefaultGeneration = 64, DefaultRepetitions = 3, DefaultCurve = 256;
 
-    private readonly Option<string?> model = Options.Model();
+    private readonly Option<string[]> model = new("--model", "-m")
+    {
+        Description = $"{Options.Model().Description} Several are measured in turns and compared with the first.",
+        HelpName = "PATH",
+    };
+
     private readonly Option<int[]?> threads = Options.Ids("--threads", "Thread counts to measure; without it one per processor.", "-t");
     private readonly Option<int?> prompt = Options.OptionalCount("--prompt", $"Prompt tokens; {DefaultPrompt} where they fit.", 0, "-p");
     private readonly Option<int?> tokens = Options.OptionalCount("--tokens",
@@ -24,15 +31,34 @@ internal sealed class BenchCommand
         DefaultRepetitions, 1, "-r");
     private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
     private readonly Option<ActivationPrecision> activations = Options.Activations();
+    private readonly Option<string?> quantize = Options.Quantize();
     private readonly Option<bool> json = Options.Json();
+
+    private readonly Option<int[]?> batch = Options.Ids(
+        "--batch", "Measure continuous batching with this many requests outstanding; several counts are measured one after the other.", "-b");
+
+    private readonly Option<int> meanLength = Options.Count(
+        "--mean-length", "Mean length of what --batch generates; lengths vary by a quarter of it.", 256, 1);
+
+    private readonly Option<int[]?> kvBytes = Options.Ids(
+        "--kv-bytes", "Bytes of keys and values that may be held, for all models or one value for each: what fits of --batch runs.");
+
+    private readonly Option<bool> depthCurve = new("--depth-curve")
+    {
+        Description = "Measure the time of a token against the depth that a Mixture-of-Recursions model gives it.",
+    };
 
     private readonly Option<string?> synthetic = new("--synthetic")
     {
-        Description = "Instead of measuring, write a GGUF of random weights, so that every engine can read the same file.",
-        HelpName = "SHAPE:FORMAT",
+        Description = $"Instead of measuring, write random weights, so that every engine can read the same: {SyntheticFile.Shapes}.",
+        HelpName = "SHAPE[:FORMAT]",
     };
 
-    private readonly Option<string?> output = new("--out", "-o") { Description = "The file that --synthetic writes.", HelpName = "FILE" };
+    private readonly Option<string?> output = new("--out", "-o")
+    {
+        Description = "The file or folder that --synthetic writes.",
+        HelpName = "PATH",
+    };
 
     public static Command Create() => new BenchCommand().ToCommand();
 
@@ -40,7 +66,7 @@ internal sealed class BenchCommand
     {
         Command command = new("bench", "Measure speed, memory and bandwidth.")
         {
-            model, threads, prompt, tokens, repetitions, kv, activations, json, synthetic, output,
+            model, threads, prompt, tokens, repetitions, kv, activations, quantize, batch, meanLength, kvBytes, depthCurve, json, synthetic, output,
         };
         command.SetAction(RunAsync);
         return command;
@@ -56,6 +82,11 @@ internal sealed class BenchCommand
         {
             return SyntheticFile.Write(shape, parse.GetValue(output)!, parse.GetValue(json), cancellationToken);
         }
+        if (Comparison(parse) is { } comparison)
+        {
+            await comparison(cancellationToken).ConfigureAwait(false);
+            return ExitCode.Success;
+        }
         BenchResult result = await MeasureAsync(parse, cancellationToken).ConfigureAwait(false);
         if (parse.GetValue(json))
         {
@@ -68,6 +99,52 @@ internal sealed class BenchCommand
         return ExitCode.Success;
     }
 
+    /// <summary>What is measured with one number of threads and perhaps several models; null for the usual table.</summary>
+    private Func<CancellationToken, Task>? Comparison(ParseResult parse)
+    {
+        string[] paths = DefaultModel.Resolve(parse.GetValue(model));
+        int[]? batches = parse.GetIds(batch), budgets = parse.GetIds(kvBytes), counts = parse.GetIds(threads);
+        bool curve = parse.GetValue(depthCurve);
+        if (batches is null && !curve && paths.Length == 1)
+        {
+            return budgets is null ? null : throw new UsageException("--kv-bytes belongs to --batch");
+        }
+        if (batches?.Any(static count => count is < 1 or > 4096) == true)
+        {
+            throw new UsageException("--batch: expected numbers from 1 to 4096");
+        }
+        if (batches is not null && curve)
+        {
+            throw new UsageException("--batch and --depth-curve are two measurements; choose one");
+        }
+        if (counts is { Length: > 1 })
+        {
+            throw new UsageException("--threads: expected one number where models are compared");
+        }
+        if (budgets is not null && budgets.Length != 1 && budgets.Length != paths.Length)
+        {
+            throw new UsageException($"--kv-bytes: expected one number, or one for each of {paths.Length} models; found {budgets.Length}");
+        }
+        ModelComparison setup = new()
+        {
+            Paths = paths,
+            Options = new LanguageModelOptions
+            {
+                Threads = counts?[0],
+                KvFormat = parse.GetValue(kv),
+                ActivationPrecision = parse.GetValue(activations),
+                Quantize = parse.GetValue(quantize),
+            },
+            KvBytes = budgets,
+            Repetitions = parse.GetValue(repetitions),
+            Json = parse.GetValue(json),
+        };
+        int count = parse.GetValue(tokens) ?? DefaultGeneration;
+        return batches is not null ? cancellation => BatchBench.RunAsync(setup, batches, count, parse.GetValue(meanLength), cancellation)
+            : curve ? cancellation => DepthBench.RunAsync(setup, parse.GetValue(tokens) ?? DefaultCurve, cancellation)
+            : cancellation => LatencyBench.RunAsync(setup, parse.GetValue(prompt) ?? 0, count, cancellation);
+    }
+
     private async Task<BenchResult> MeasureAsync(ParseResult parse, CancellationToken cancellationToken)
     {
         int[] counts = parse.GetIds(threads) ?? [Environment.ProcessorCount];
@@ -75,7 +152,7 @@ internal sealed class BenchCommand
         {
             UsageException.Check(new LanguageModelOptions { Threads = count }.Validate);
         }
-        string path = DefaultModel.Resolve(parse.GetValue(model));
+        string path = DefaultModel.Resolve(parse.GetValue(model) is { Length: > 0 } given ? given[0] : null);
         List<BenchRun> runs = [];
         BenchModel? description = null;
         foreach (int count in counts)
@@ -86,9 +163,10 @@ internal sealed class BenchCommand
                 Threads = count,
                 KvFormat = parse.GetValue(kv),
                 ActivationPrecision = parse.GetValue(activations),
+                Quantize = parse.GetValue(quantize),
             };
             using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken);
-            description ??= BenchModel.Describe(path, loaded.Model);
+            description ??= BenchModel.Describe(path, loaded.Model, options.Quantize);
             runs.Add(await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
         }
         // The bandwidth test needs much memory of its own, so the peak is read before it.
@@ -170,11 +248,13 @@ internal sealed record BenchResult(BenchModel Model, IReadOnlyList<BenchRun> Run
 /// <param name="FileBytes">Bytes of all tensors in the checkpoint.</param>
 internal sealed record BenchModel(string Path, string Family, long WeightBytes, long WeightBytesPerToken, long FileBytes)
 {
-    public static BenchModel Describe(string path, LanguageModel model)
+    public static BenchModel Describe(string path, LanguageModel model, string? quantize)
     {
         using Checkpoint checkpoint = CheckpointFile.Open(path);
+        QuantizedCheckpoint? quantized = quantize is null ? null : new(checkpoint, QuantizationRecipe.Named(quantize));
         return new BenchModel(
-            path, model.Plan.Family, model.WeightBytes, WeightTraffic.BytesPerToken(model.Plan, checkpoint),
+            path, model.Plan.Family, model.WeightBytes,
+            WeightTraffic.BytesPerToken(model.Plan, checkpoint, tensor => quantized?.TypeOf(tensor.Name) ?? tensor.DType),
             checkpoint.TensorNames.Sum(name => checkpoint[name].ByteLength));
     }
 }

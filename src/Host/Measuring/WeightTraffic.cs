@@ -9,7 +9,10 @@ namespace Host.Measuring;
 /// </summary>
 internal static class WeightTraffic
 {
-    public static long BytesPerToken(ModelPlan plan, Checkpoint checkpoint)
+    /// <param name="plan">What is run.</param>
+    /// <param name="checkpoint">Where the tensors are.</param>
+    /// <param name="typeOf">How each is stored in memory.</param>
+    public static long BytesPerToken(ModelPlan plan, Checkpoint checkpoint, Func<TensorView, DType> typeOf)
     {
         long bytes = Linear(plan.Head) + Row(plan.Embedding.Tokens) + Row(plan.Embedding.Positions) + Norm(plan.FinalNorm);
         foreach (LayerStep step in plan.Layers.Steps)
@@ -32,7 +35,7 @@ internal static class WeightTraffic
 
         long Norm(NormPlan? norm) => norm is null ? 0 : Share(norm.Weight, long.MaxValue) + Share(norm.Bias, long.MaxValue);
 
-        long Row(WeightRef? table) => table is null ? 0 : checkpoint[table.Tensor].RowBytes;
+        long Row(WeightRef? table) => table is null ? 0 : typeOf(checkpoint[table.Tensor]).RowBytes(checkpoint[table.Tensor].Columns);
 
         // A part may be some rows of its tensor: it has the bytes of its share of the elements.
         long Share(WeightRef? weight, long elements)
@@ -42,7 +45,7 @@ internal static class WeightTraffic
                 return 0;
             }
             TensorView tensor = checkpoint[weight.Tensor];
-            return (long)((Int128)tensor.ByteLength * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
+            return (long)((Int128)typeOf(tensor).RowBytes(tensor.Columns) * tensor.Rows * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
         }
     }
 }

@@ -41,6 +41,9 @@ public sealed class QuantizationRecipe
     /// <summary>Its name: a type, or <c>Q4_K_M</c>.</summary>
     public string Name { get; }
 
+    /// <summary>Elements of a block of its main type; rows that are not whole blocks of it fall back.</summary>
+    public int BlockElements => dtype.Info().BlockElements;
+
     /// <summary>The value of <c>general.file_type</c>; informative only.</summary>
     public uint FileType { get; }
 

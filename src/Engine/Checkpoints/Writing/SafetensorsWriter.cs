@@ -55,19 +55,22 @@ public static class SafetensorsWriter
     /// <param name="annotations">Strings for <c>__metadata__</c> of every shard, or null.</param>
     /// <param name="shardBytes">A shard is closed before a tensor that would take it past this; a larger tensor has a shard of its
     /// own.</param>
+    /// <param name="cancellationToken">Ends the writing; no index is left behind.</param>
     /// <exception cref="EngineException">As <see cref="Write"/>.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
     public static void WriteFolder(
         string folder,
         IReadOnlyList<TensorSource> tensors,
         IReadOnlyDictionary<string, string>? annotations = null,
-        long shardBytes = DefaultShardBytes)
+        long shardBytes = DefaultShardBytes,
+        CancellationToken cancellationToken = default)
     {
         List<List<TensorSource>> shards = Divide(tensors, shardBytes);
         AtomicFile.CreateFolder(folder);
         string index = Path.Combine(folder, HfFolder.IndexName);
         if (shards.Count == 1)
         {
-            Write(Path.Combine(folder, HfFolder.WeightsName), tensors, annotations);
+            Write(Path.Combine(folder, HfFolder.WeightsName), tensors, annotations, cancellationToken);
             // An index of earlier shards would take precedence over the file just written.
             File.Delete(index);
             return;
@@ -84,14 +87,14 @@ public static class SafetensorsWriter
             for (int shard = 0; shard < shards.Count; shard++)
             {
                 string name = string.Create(CultureInfo.InvariantCulture, $"model-{shard + 1:D5}-of-{shards.Count:D5}.safetensors");
-                Write(Path.Combine(folder, name), shards[shard], annotations);
+                Write(Path.Combine(folder, name), shards[shard], annotations, cancellationToken);
                 foreach (TensorSource tensor in shards[shard])
                     writer.WriteString(tensor.Name, name);
             }
             writer.WriteEndObject();
             writer.WriteEndObject();
         }
-        AtomicFile.Write(index, stream => stream.Write(json.GetBuffer().AsSpan(0, (int)json.Length)));
+        AtomicFile.Write(index, stream => stream.Write(json.GetBuffer().AsSpan(0, (int)json.Length)), cancellationToken);
     }
 
     private static List<List<TensorSource>> Divide(IReadOnlyList<TensorSource> tensors, long shardBytes)

@@ -1,6 +1,5 @@
 using System.Collections.Frozen;
 using System.Globalization;
-using Engine.Checkpoints.Codecs;
 using Engine.Checkpoints.Gguf;
 
 namespace Engine.Checkpoints.Writing;
@@ -44,9 +43,6 @@ public sealed record SyntheticShape(
 /// </summary>
 public static class SyntheticModel
 {
-    // Rows are drawn from a small encoded tile per row length and type, so that gigabytes take seconds.
-    private const int TileRows = 128;
-
     private const int SpecialTokens = 2;
 
     /// <summary>Writes a GGUF file.</summary>
@@ -61,12 +57,12 @@ public static class SyntheticModel
         string path, SyntheticShape shape, QuantizationRecipe recipe, int seed, CancellationToken cancellationToken = default)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(shape.Vocabulary, 256 + 2 + SpecialTokens);
-        var tiles = new Dictionary<(DType, int), byte[]>();
+        var random = new SyntheticTensors(seed);
         var tensors = new List<TensorSource>();
         void Matrix(string name, int rows, int columns) => tensors.Add(
-            Rows(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns, tiles, seed));
-        void Ones(string name, int width) => tensors.Add(TensorSource.FromValues(name, [width], [.. Enumerable.Repeat(1f, width)]));
-        void Bias(string name, int width) => tensors.Add(TensorSource.FromValues(name, [width], Gaussian(new Random(seed), width, 0.1f)));
+            random.Matrix(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns));
+        void Ones(string name, int width) => tensors.Add(SyntheticTensors.Constant(name, width, 1));
+        void Bias(string name, int width) => tensors.Add(random.Bias(name, width));
 
         Matrix("token_embd.weight", shape.Vocabulary, shape.Hidden);
         for (int layer = 0; layer < shape.Layers; layer++)
@@ -148,39 +144,5 @@ public static class SyntheticModel
     {
         static bool Printable(int candidate) => candidate is (>= 33 and <= 126) or (>= 161 and <= 172) or (>= 174 and <= 255);
         return Printable(value) ? (char)value : (char)(256 + Enumerable.Range(0, value).Count(static other => !Printable(other)));
-    }
-
-    private static TensorSource Rows(string name, DType dtype, int rows, int columns, Dictionary<(DType, int), byte[]> tiles, int seed) =>
-        new(name, dtype, [rows, columns], stream =>
-        {
-            int rowBytes = (int)dtype.RowBytes(columns);
-            if (!tiles.TryGetValue((dtype, columns), out byte[]? tile))
-                tiles.Add((dtype, columns), tile = Tile(dtype, columns, seed));
-            // By name, or all layers would be the same, and the engine would keep one.
-            var random = new Random(name.Aggregate(seed, static (hash, character) => unchecked(hash * 31 + character)));
-            for (int row = 0; row < rows; row++)
-                stream.Write(tile.AsSpan(random.Next(TileRows) * rowBytes, rowBytes));
-        });
-
-    private static byte[] Tile(DType dtype, int columns, int seed)
-    {
-        int rowBytes = (int)dtype.RowBytes(columns);
-        var tile = new byte[TileRows * rowBytes];
-        float deviation = 1f / MathF.Sqrt(columns);
-        Parallel.For(0, TileRows, row => Codec.For(dtype).Encode(
-            Gaussian(new Random(unchecked(seed * 31 + row)), columns, deviation), tile.AsSpan(row * rowBytes, rowBytes)));
-        return tile;
-    }
-
-    private static float[] Gaussian(Random random, int count, float deviation)
-    {
-        var values = new float[count];
-        for (int i = 0; i < count; i++)
-        {
-            // Box and Muller (1958).
-            double radius = Math.Sqrt(-2 * Math.Log(1 - random.NextDouble()));
-            values[i] = deviation * (float)(radius * Math.Cos(2 * Math.PI * random.NextDouble()));
-        }
-        return values;
     }
 }

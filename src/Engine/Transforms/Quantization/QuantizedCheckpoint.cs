@@ -1,0 +1,179 @@
+using System.Collections.Frozen;
+using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
+using System.Text.Json.Nodes;
+using Engine.Checkpoints;
+using Engine.Checkpoints.Writing;
+
+namespace Engine.Transforms.Quantization;
+
+/// <summary>
+/// A checkpoint whose matrices are quantized when they are asked for, tensor by tensor, so that a model of any family runs in any format without a file of
+/// it. Projections, feed-forwards, embedding and head are covered (<see cref="Covers"/>); routers, norms, biases, prefixes and gates stay as they are.
+/// <para>Encoded bytes belong to the view that is handed out and are kept no longer than it: a loader that packs one tensor after the other
+/// holds one of them, not a second copy of the model. Asked for again, a tensor that is gone is encoded again, to the same bytes.</para>
+/// </summary>
+public sealed class QuantizedCheckpoint : Checkpoint
+{
+    // Unreachable views are found by a collection; this much may pile up before one is asked for.
+    private const long MostUnreachable = 128 << 20;
+
+    /// <summary>Modules that are quantized, in Hugging Face's names, and what recipes call them.</summary>
+    private static readonly FrozenDictionary<string, string> LayerModules = new Dictionary<string, string>
+    {
+        ["self_attn.q_proj"] = "attn_q",
+        ["self_attn.k_proj"] = "attn_k",
+        ["self_attn.v_proj"] = "attn_v",
+        ["self_attn.o_proj"] = "attn_output",
+        ["mlp.gate_proj"] = "ffn_gate",
+        ["mlp.up_proj"] = "ffn_up",
+        ["mlp.down_proj"] = "ffn_down",
+    }.ToFrozenDictionary();
+
+    private static readonly FrozenDictionary<string, string> OtherModules = new Dictionary<string, string>
+    {
+        ["model.embed_tokens"] = "token_embd",
+        ["embed_tokens"] = "token_embd",
+        ["lm_head"] = "output",
+    }.ToFrozenDictionary();
+
+    private const string Weight = ".weight";
+
+    private readonly Checkpoint source;
+    private readonly QuantizationRecipe recipe;
+    private readonly Dictionary<string, DType> types = [];
+    private readonly Dictionary<string, WeakReference<TensorView>> encoded = [];
+    private readonly Lock gate = new();
+    private long handedOut;
+
+    /// <summary>Wraps a checkpoint; owns it from here on, but not where this fails.</summary>
+    /// <param name="source">The model, in Hugging Face's vocabulary.</param>
+    /// <param name="recipe">What each matrix becomes. Layers count as they are stored.</param>
+    /// <exception cref="EngineException">
+    /// No matrix of the model is covered, or the recipe is for rows of whole blocks of 256 and no matrix has such rows.
+    /// </exception>
+    public QuantizedCheckpoint(Checkpoint source, QuantizationRecipe recipe)
+    {
+        ArgumentNullException.ThrowIfNull(source);
+        ArgumentNullException.ThrowIfNull(recipe);
+        this.source = source;
+        this.recipe = recipe;
+        bool tied = !source.TryGetTensor("lm_head.weight", out _);
+        var layers = new Dictionary<string, int>();
+        foreach (string name in source.TensorNames)
+        {
+            if (Split(name) is (var layer, _) && layer.Length > 0)
+                layers.TryAdd(layer, layers.Count);
+        }
+        var widths = new SortedSet<long>();
+        foreach (string name in source.TensorNames)
+        {
+            if (Split(name) is not (var layer, var module) || source[name] is not { Shape.Length: 2 } tensor)
+                continue;
+            string known = layer.Length == 0
+                ? module + Weight
+                : string.Create(CultureInfo.InvariantCulture, $"blk.{layers[layer]}.{module}{Weight}");
+            types[name] = recipe.For(known, tensor.Shape, layers.Count, tied);
+            widths.Add(tensor.Columns);
+        }
+        if (types.Count == 0)
+            throw new EngineException("no matrix of this model can be quantized while it is loaded", source.Path, "quantize");
+        if (recipe.BlockElements is var block && widths.All(width => width % block != 0))
+        {
+            throw new EngineException(
+                $"{recipe.Name} needs rows of a multiple of {block} elements, and this model has none: its matrices have rows of {string.Join(", ", widths)}",
+                source.Path, "quantize");
+        }
+    }
+
+    /// <inheritdoc/>
+    public override string Path => source.Path;
+
+    /// <inheritdoc/>
+    public override IReadOnlyCollection<string> TensorNames => source.TensorNames;
+
+    /// <inheritdoc/>
+    public override JsonObject Config => source.Config;
+
+    /// <inheritdoc/>
+    public override IReadOnlyDictionary<string, object> Metadata => source.Metadata;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> AssetNames => source.AssetNames;
+
+    /// <summary>The tensor is of a kind that is quantized.</summary>
+    public static bool Covers(string name) => Split(name) is not null;
+
+    /// <summary>How a tensor is stored here; nothing is encoded for the answer.</summary>
+    /// <exception cref="EngineException">There is no such tensor.</exception>
+    public DType TypeOf(string name) => types.TryGetValue(name, out DType dtype) ? dtype : source[name].DType;
+
+    /// <inheritdoc/>
+    public override byte[]? ReadAsset(string fileName) => source.ReadAsset(fileName);
+
+    /// <inheritdoc/>
+    public override bool TryGetTensor(string name, [NotNullWhen(true)] out TensorView? tensor)
+    {
+        if (!source.TryGetTensor(name, out tensor))
+            return false;
+        if (!types.TryGetValue(name, out DType dtype) || dtype == tensor.DType)
+            return true;
+        lock (gate)
+        {
+            if (!encoded.TryGetValue(name, out WeakReference<TensorView>? known) || !known.TryGetTarget(out TensorView? view))
+            {
+                view = Encode(tensor, dtype);
+                encoded[name] = new WeakReference<TensorView>(view);
+            }
+            tensor = view;
+            return true;
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+            source.Dispose();
+        base.Dispose(disposing);
+    }
+
+    /// <summary>What stands before a covered module (empty outside layers), and the recipe's name of it; null for every other tensor.</summary>
+    private static (string Layer, string Module)? Split(string name)
+    {
+        if (!name.EndsWith(Weight, StringComparison.Ordinal))
+            return null;
+        string module = name[..^Weight.Length];
+        if (OtherModules.TryGetValue(module, out string? other))
+            return ("", other);
+        foreach ((string hf, string known) in LayerModules)
+        {
+            if (module.EndsWith(hf, StringComparison.Ordinal) && module.Length > hf.Length + 1 && module[^(hf.Length + 1)] == '.')
+                return (module[..^(hf.Length + 1)], known);
+        }
+        return null;
+    }
+
+    private unsafe TensorView Encode(TensorView tensor, DType dtype)
+    {
+        long bytes = dtype.TryByteLength(tensor.Shape) ?? throw new EngineException("its size overflows", source.Path, tensor.Name);
+        if ((handedOut += bytes) > MostUnreachable)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+            handedOut = bytes;
+        }
+        var buffer = new UnmanagedBuffer(bytes);
+        try
+        {
+            using var stream = new UnmanagedMemoryStream((byte*)buffer.Address, bytes, bytes, FileAccess.Write);
+            TensorSource.Convert(tensor, dtype).WriteTo(stream);
+        }
+        catch
+        {
+            buffer.Dispose();
+            throw;
+        }
+        return new TensorView(tensor.Name, dtype, tensor.Shape, buffer.Address, bytes, buffer);
+    }
+}
