@@ -17,6 +17,10 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     // Scales of a chunk: 64 blocks × 2 × 64 bytes fit the first-level cache beside the codes streaming through.
     private const int DirectChunk = 64;
 
+    // Up to here the codes are read where they lie: unpacking a tile waits for memory while nothing is multiplied, which 8 tokens pay with half their speed
+    // and 64 do not notice. Narrower vectors spend more on taking nibbles apart, and do it once.
+    private const int MostDirectTiles = 8;
+
     // A tile of 2 panels × 16 blocks × 512 bytes, with its scales and the activations of a token tile, fits the first-level cache.
     private const int TileChunk = 16;
     private const int TilePanels = 2;
@@ -102,11 +106,11 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     public override void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel)
     {
         var tiles = new TokenTiles(job.Tokens, BlockKernel.MaxTokens);
-        if (tiles.Count == 1)
+        if (tiles.Count <= (instructions >= MatmulInstructions.Avx512Vnni ? MostDirectTiles : 1))
         {
             for (int panel = firstPanel; panel < endPanel; panel++)
             {
-                MultiplyDirect(job, thread, panel);
+                MultiplyDirect(job, tiles, thread, panel);
             }
             return;
         }
@@ -154,26 +158,35 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
 
     private static BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels };
 
-    /// <summary>Few tokens: the kernel unpacks codes in registers as they come from memory.</summary>
+    /// <summary>
+    /// Few tokens: the kernel unpacks codes in registers as they come from memory. Where there is more than one tile of tokens, each chunk of the codes comes
+    /// from memory for the first and from the cache for the others.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)] // Optimised for the first token, not only after many.
-    private void MultiplyDirect(in MultiplyJob job, int thread, int panel)
+    private void MultiplyDirect(in MultiplyJob job, TokenTiles tiles, int thread, int panel)
     {
+        int chunk = tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
         float* scales = (float*)job.Team.ThreadScratch(thread, DirectChunk * 2 * Panel.GroupBytes);
-        float* sums = stackalloc float[BlockKernel.MaxTokens * Panel.Rows];
+        float* sums = stackalloc float[MostDirectTiles * BlockKernel.MaxTokens * Panel.Rows];
         new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
         byte* address = PanelAddress(panel);
         KernelArguments arguments = default;
         arguments.Scales = scales;
-        arguments.Accumulators = sums;
-        arguments.Kernel = DirectKernel(job.Tokens);
-        for (int block = 0; block < blocks; block += DirectChunk)
+        for (int block = 0; block < blocks; block += chunk)
         {
-            int count = Math.Min(DirectChunk, blocks - block);
+            int count = Math.Min(chunk, blocks - block);
             UnpackScales(address, block, count, scales, 1, 0);
             arguments.Weights = address + codesOffset + block * (long)CodeBytes;
-            arguments.Activations = job.Blocks + block * (long)(ActivationLayout.BytesPerToken * job.Tokens);
             arguments.Count = count;
-            direct[job.Tokens].Run(&arguments);
+            for (int tile = 0; tile < tiles.Count; tile++)
+            {
+                int first = tiles.First(tile), tokens = tiles.Size(tile);
+                arguments.Activations =
+                    job.Blocks + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
+                arguments.Accumulators = sums + first * Panel.Rows;
+                arguments.Kernel = DirectKernel(tokens);
+                direct[tokens].Run(&arguments);
+            }
         }
         Finish(job, sums, 0, job.Tokens, panel, 1);
     }
