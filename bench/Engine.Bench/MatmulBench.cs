@@ -22,8 +22,8 @@ internal static unsafe class MatmulBench
 
     /// <summary>Runs the benchmark.</summary>
     /// <param name="arguments">
-    /// Names of formats, numbers of threads, an instruction set, or the precision of activations for BF16; nothing for all formats, 1 and 2 threads
-    /// and the best instructions with float32.
+    /// Names of formats, numbers of threads, an instruction set, the precision of activations for BF16, or <c>batches</c> for 1 to 64 tokens; nothing for
+    /// all formats, 1 and 2 threads and the best instructions with float32.
     /// </param>
     public static void Run(string[] arguments)
     {
@@ -45,7 +45,11 @@ internal static unsafe class MatmulBench
                 using Case up = new(format, hidden, 4864, team, instructions, precision);
                 using Case down = new(format, 4864, hidden, team, instructions, precision);
                 double probe = MemoryBandwidth.Measure(team);
-                foreach (int t in new[] { 1, 2, 4, 8, 12, 16, 24, 32, 64 }) Console.WriteLine($"  {format} x{count} tokens {t}: up {up.Time(t) * 1e6:F0} us = {t * up.Products / up.Time(t) / 1e9:F0} GMAC/s  down {t * down.Products / down.Time(t) / 1e9:F0} head {head.Time(t) * 1e3:F2} ms {t * head.Products / head.Time(t) / 1e9:F0}");
+                if (arguments.Contains("batches"))
+                {
+                    PrintBatches(format, count, up, head);
+                    continue;
+                }
                 double read = head.FileBytes / head.Time(1) / 1e9;
                 probe = Math.Max(probe, MemoryBandwidth.Measure(team)) / 1e9;
                 Console.WriteLine(
@@ -53,6 +57,19 @@ internal static unsafe class MatmulBench
                     + $"        | {512 * up.Products / up.Time(512) / 1e9,8:F0}  {512 * down.Products / down.Time(512) / 1e9,12:F0}"
                     + $"                | {head.PackedBytes / (double)head.FileBytes:F3}");
             }
+        }
+    }
+
+    /// <summary>Products of the tokens of a decode batch: with a matrix that the caches may keep, and with one that comes from memory.</summary>
+    private static void PrintBatches(DType format, int threads, Case cached, Case streamed)
+    {
+        int[] batches = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+        foreach (int tokens in batches)
+        {
+            double cachedTime = cached.Time(tokens), streamedTime = streamed.Time(tokens);
+            Console.WriteLine(
+                $"{format,-6} {threads,7} | {tokens,3} tokens | {cached.FileBytes / 1e6,4:F0} MB: {tokens * cached.Products / cachedTime / 1e9,4:F0} GMAC/s"
+                + $" | {streamed.FileBytes / 1e6,4:F0} MB: {tokens * streamed.Products / streamedTime / 1e9,4:F0} GMAC/s, {streamed.FileBytes / streamedTime / 1e9,5:F1} GB/s");
         }
     }
 

@@ -17,7 +17,7 @@ switch (args.FirstOrDefault())
         return 0;
     default:
         Console.Error.WriteLine("""
-            matmul [formats] [threads] [instruction set] [BFloat16]
+            matmul [formats] [threads] [instruction set] [BFloat16] [batches]
                                                            rates of matrix products per format, beside the read bandwidth
             peers --host … --peer … --model …              this engine and llama.cpp or ik_llama.cpp, same files, in turn
             open FILE …                                    how long opening a checkpoint takes

@@ -17,10 +17,6 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     // Scales of a chunk: 64 blocks × 2 × 64 bytes fit the first-level cache beside the codes streaming through.
     private const int DirectChunk = 64;
 
-    // Up to here the codes are read where they lie: unpacking a tile waits for memory while nothing is multiplied, which 8 tokens pay with half their speed
-    // and 64 do not notice. Narrower vectors spend more on taking nibbles apart, and do it once.
-    private const int MostDirectTiles = 8;
-
     // A tile of 2 panels × 16 blocks × 512 bytes, with its scales and the activations of a token tile, fits the first-level cache.
     private const int TileChunk = 16;
     private const int TilePanels = 2;
@@ -52,7 +48,7 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
             for (int tokens = 1; tokens <= BlockKernel.MaxTokens; tokens++)
             {
                 direct[tokens] = KernelPointer.For(DirectKernel(tokens), value);
-                for (int panels = 1; panels <= TilePanels; panels++)
+                for (int panels = 1; panels <= TilePanels && (tokens <= BlockKernel.MaxPairTokens || !Assembled); panels++)
                 {
                     tiled[panels, tokens] = KernelPointer.For(TileKernel(panels, tokens), value);
                 }
@@ -61,6 +57,8 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     }
 
     protected override int ItemGranularity => TilePanels;
+
+    private bool Assembled => instructions >= MatmulInstructions.Avx512Vnni;
 
     private static int CodeBytes => Panel.Rows * ActivationLayout.BlockInputs * TCodes.Bits / 8;
 
@@ -105,8 +103,8 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
 
     public override void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel)
     {
-        var tiles = new TokenTiles(job.Tokens, BlockKernel.MaxTokens);
-        if (tiles.Count <= (instructions >= MatmulInstructions.Avx512Vnni ? MostDirectTiles : 1))
+        TokenTiles tiles = BlockKernel.Tiles(job.Tokens);
+        if (tiles.Count == 1 || (Assembled && tiles.Largest == BlockKernel.MaxTokens)) // Other kernels spend more on taking nibbles apart, and do it once.
         {
             for (int panel = firstPanel; panel < endPanel; panel++)
             {
@@ -167,7 +165,7 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     {
         int chunk = tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
         float* scales = (float*)job.Team.ThreadScratch(thread, DirectChunk * 2 * Panel.GroupBytes);
-        float* sums = stackalloc float[MostDirectTiles * BlockKernel.MaxTokens * Panel.Rows];
+        float* sums = stackalloc float[job.Tokens * Panel.Rows];
         new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
         byte* address = PanelAddress(panel);
         KernelArguments arguments = default;

@@ -158,7 +158,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
         if (ReadsForm(ActivationForms.Blocks))
         {
             int blocks = Plan.Inputs / ActivationLayout.BlockInputs;
-            var tiles = new TokenTiles(job.Tokens, BlockKernel.MaxTokens);
+            TokenTiles tiles = BlockKernel.Tiles(job.Tokens);
             long all = (long)job.Tokens * blocks, end = all * (thread + 1) / threads;
             for (long i = all * thread / threads; i < end;)
             {

@@ -14,7 +14,7 @@ public sealed unsafe class ActivationQuantizerTests
         for (int repeat = 0; repeat < 500; repeat++)
         {
             float[] values = Values(random, repeat);
-            int tokens = random.Next(1, 7), token = random.Next(tokens);
+            int tokens = random.Next(1, 9), token = random.Next(tokens);
             byte[] record = Quantize(values, tokens, token, &ActivationQuantizer.QuantizePortable);
             float step = BitConverter.ToSingle(record, ActivationLayout.Scale * tokens + 4 * token);
             int[] sums = [0, 0];
@@ -42,7 +42,7 @@ public sealed unsafe class ActivationQuantizerTests
         for (int repeat = 0; repeat < 500; repeat++)
         {
             float[] values = Values(random, repeat);
-            int tokens = random.Next(1, 7), token = random.Next(tokens);
+            int tokens = random.Next(1, 9), token = random.Next(tokens);
             Assert.Equal(
                 Quantize(values, tokens, token, &ActivationQuantizer.QuantizePortable),
                 Quantize(values, tokens, token, &ActivationQuantizer.QuantizeAvx512));

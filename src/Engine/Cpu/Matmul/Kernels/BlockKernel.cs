@@ -21,8 +21,18 @@ internal static class Panel
 /// <param name="Tokens">Tokens of the activation tile.</param>
 internal readonly record struct BlockKernel(int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens)
 {
-    /// <summary>The most tokens of a tile: 2 panels × 6 tokens × (integer + float accumulator) leave 8 of 32 vector registers for operands.</summary>
-    public const int MaxTokens = 6;
+    /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
+    public const int MaxTokens = 8;
+
+    /// <summary>The most tokens of a kernel for 2 panels: 2 × 6 × (integer + float accumulator) leave as many.</summary>
+    public const int MaxPairTokens = 6;
+
+    // Up to here codes are read where they lie: unpacking a tile waits for memory while nothing is multiplied, which 8 tokens pay with half their speed
+    // and 64 do not notice.
+    private const int MostDirectTokens = 48;
+
+    /// <summary>The tiles of so many tokens: those of few are for kernels that take one panel, of many for pairs of panels.</summary>
+    public static TokenTiles Tiles(int tokens) => new(tokens, tokens <= MostDirectTokens ? MaxTokens : MaxPairTokens);
 
     /// <summary>Bytes of packed codes per block and panel.</summary>
     public int BlockBytes => Panel.Rows * ActivationLayout.BlockInputs * Bits / 8;

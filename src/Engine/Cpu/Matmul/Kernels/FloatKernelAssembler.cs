@@ -12,6 +12,7 @@ internal sealed class FloatKernelAssembler
 {
     private const int Unroll = 4;
     private const int MaxTokensWaitingForMemory = 4;
+    private const int MinTokensPrefetching = 6;
 
     private readonly FloatKernel kernel;
     private readonly KernelFrame frame = new();
@@ -101,6 +102,10 @@ internal sealed class FloatKernelAssembler
                     frame.TouchLine(__[Weights + offset]);
                 }
                 Load(weights[panel], __[Weights + offset], word % words);
+                if (dotsPairs && tokens >= MinTokensPrefetching)
+                {
+                    frame.PrefetchAhead(Weights, offset);
+                }
             }
             for (int token = 0; token < tokens; token++)
             {

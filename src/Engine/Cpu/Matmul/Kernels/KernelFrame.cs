@@ -14,6 +14,7 @@ internal sealed class KernelFrame
 
     // Windows wants the low halves of these back; the other systems let a function use all vectors.
     private static readonly AssemblerRegisterXMM[] preserved = [xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+    private const int PrefetchDistance = 8192;
     private int used;
 
     /// <summary>Where instructions are written.</summary>
@@ -48,6 +49,13 @@ internal sealed class KernelFrame
     /// when its lines are read twice: where that paid was measured kernel by kernel. Software prefetch, in contrast, costs 15 to 20 %.
     /// </summary>
     public void TouchLine(AssemblerMemoryOperand line) => Code.mov(r11d, line);
+
+    /// <summary>
+    /// Asks for a line of a stream long before it is read. Where much is done with each line, the loads in flight are too few to keep memory busy, and
+    /// multiplying and waiting take turns: 8 tokens of Q8_0 then take the sum of both times, with this little more than the longer one (up to 30 %
+    /// less). The second-level cache is the place to bring it to; distances from 4 to 32 KiB made no difference.
+    /// </summary>
+    public void PrefetchAhead(AssemblerRegister64 stream, int offset) => Code.prefetcht1(__[stream + (PrefetchDistance + offset)]);
 
     /// <summary>Saves what the caller wants back.</summary>
     public void Enter()
