@@ -63,7 +63,7 @@ internal static unsafe class MatmulBench
     /// <summary>Products of the tokens of a decode batch: with a matrix that the caches may keep, and with one that comes from memory.</summary>
     private static void PrintBatches(DType format, int threads, Case cached, Case streamed)
     {
-        int[] batches = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+        int[] batches = [1, 2, 4, 6, 8, 12, 14, 16, 24, 32, 48, 64];
         foreach (int tokens in batches)
         {
             double cachedTime = cached.Time(tokens), streamedTime = streamed.Time(tokens);

@@ -431,6 +431,15 @@ public sealed class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
+    public void ForEach(int count, Action<int> body)
+    {
+        for (int i = 0; i < count; i++)
+        {
+            body(i);
+        }
+    }
+
+    /// <inheritdoc/>
     public void ReadRows(Activations source, Span<float> destination)
     {
         var values = Check(source, source.Width);

@@ -59,7 +59,7 @@ public sealed class ModelHarness : IDisposable
             Executor.Step(plan, Cache.Storage, (in FinishedRow row, Span<float> logits) =>
             {
                 result[row.Sequence][row.Position - starts[row.Sequence]] = logits.ToArray();
-                left--;
+                Interlocked.Decrement(ref left);
             });
             for (int part = 0; part < parts.Length; part++)
             {

@@ -1,4 +1,5 @@
 using System.Numerics.Tensors;
+using System.Runtime.CompilerServices;
 using Engine.Checkpoints;
 using Engine.Cpu.Kernels;
 using Engine.Cpu.Matmul;
@@ -280,8 +281,19 @@ internal sealed unsafe partial class CpuBackend : IBackend
         {
             throw new EngineException($"{elements} numbers do not fit {destination.Length}");
         }
-        new ReadOnlySpan<float>(rows, (int)elements).CopyTo(destination);
+        fixed (float* target = destination)
+        {
+            CopyWork work = new() { Source = rows, Target = target, Elements = elements };
+            Run(&Copy, &work, shared: elements > SerialElements);
+        }
         GC.KeepAlive(source);
+    }
+
+    /// <inheritdoc/>
+    public void ForEach(int count, Action<int> body)
+    {
+        HostWork work = new() { Body = body, Count = count };
+        Run(&CallEach, Unsafe.AsPointer(ref work), shared: count > 1);
     }
 
     /// <inheritdoc/>
@@ -319,6 +331,22 @@ internal sealed unsafe partial class CpuBackend : IBackend
         Epsilon = weights.Plan.Epsilon,
         Centred = weights.Plan.Kind == NormKind.Layer,
     };
+
+    private static void Copy(void* state, int thread, int threads)
+    {
+        var work = (CopyWork*)state;
+        long first = work->Elements * thread / threads, end = work->Elements * (thread + 1) / threads;
+        Buffer.MemoryCopy(work->Source + first, work->Target + first, (end - first) * sizeof(float), (end - first) * sizeof(float));
+    }
+
+    private static void CallEach(void* state, int thread, int threads)
+    {
+        ref HostWork work = ref Unsafe.AsRef<HostWork>(state);
+        for (int i = Interlocked.Increment(ref work.Next); i <= work.Count; i = Interlocked.Increment(ref work.Next))
+        {
+            work.Body(i - 1);
+        }
+    }
 
     private void Run(delegate*<void*, int, int, void> body, void* state, bool shared)
     {
@@ -367,4 +395,16 @@ internal sealed unsafe partial class CpuBackend : IBackend
     private static T Mine<T>(object value)
         where T : class =>
         value as T ?? throw new EngineException($"expected a {typeof(T).Name} of the CPU backend, found a {value.GetType().Name}");
+
+    private struct CopyWork
+    {
+        public float* Source, Target;
+        public long Elements;
+    }
+
+    private struct HostWork
+    {
+        public Action<int> Body;
+        public int Count, Next;
+    }
 }

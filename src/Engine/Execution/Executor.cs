@@ -48,6 +48,9 @@ public sealed class Executor : IDisposable
     private readonly List<LeavingRow> leaving = [];
     private readonly List<int> selected = [];
     private readonly float[] hostLogits;
+    private readonly Action<int> deliver;
+    private readonly List<Delivery> deliveries = [];
+    private FinishedRowConsumer? consumer;
     private long steps, sequenceSteps, tokens;
 
     private Executor(
@@ -57,6 +60,7 @@ public sealed class Executor : IDisposable
         MaxRows = maxRows;
         Selection = selection;
         this.backend = backend;
+        deliver = Deliver;
         arena = new DeviceArena(backend, checkpoint, maxRows);
         int loaded = 0;
         int parts = plan.Layers.Steps.Length + 1;
@@ -266,17 +270,42 @@ public sealed class Executor : IDisposable
         }
         backend.Gather(layers.Residual, System.Runtime.InteropServices.CollectionsMarshal.AsSpan(selected), states);
         backend.Normalize(finalNorm, states, states);
-        ReadOnlySpan<float> weights = streams == 1 ? [] : mixer!.Mix(set, states, mixed);
+        if (streams > 1)
+        {
+            mixer!.Mix(set, states, mixed);
+        }
         logits.Rows = count;
         backend.Multiply(head, streams == 1 ? states : mixed, logits);
         backend.ReadRows(logits, hostLogits.AsSpan(0, count * vocabulary));
-        for (int i = 0; i < count; i++)
+        deliveries.Clear();
+        for (int i = 0, end; i < count; i = end)
         {
-            LeavingRow row = leaving[first + i];
-            consume(new FinishedRow(row.Track.Sequence, row.Position, row.Depth, weights.IsEmpty ? [] : weights.Slice(i * streams, streams)),
-                hostLogits.AsSpan(i * vocabulary, vocabulary));
+            end = i + 1;
+            while (end < count && leaving[first + end].Track.Sequence == leaving[first + i].Track.Sequence)
+            {
+                end++;
+            }
+            deliveries.Add(new Delivery(first + i, end - i, i));
+        }
+        consumer = consume;
+        backend.ForEach(deliveries.Count, deliver);
+    }
+
+    private void Deliver(int index)
+    {
+        Delivery delivery = deliveries[index];
+        int vocabulary = Plan.VocabularySize;
+        for (int i = 0; i < delivery.Count; i++)
+        {
+            LeavingRow row = leaving[delivery.FirstLeaving + i];
+            int place = delivery.FirstLogits + i;
+            ReadOnlySpan<float> weights = mixer is null ? [] : mixer.WeightsOf(row.Track.StreamSet, place);
+            consumer!(new FinishedRow(row.Track.Sequence, row.Position, row.Depth, weights), hostLogits.AsSpan(place * vocabulary, vocabulary));
         }
     }
+
+    /// <summary>Tokens of one sequence whose logits were computed together.</summary>
+    private readonly record struct Delivery(int FirstLeaving, int Count, int FirstLogits);
 }
 
 /// <summary>A token whose layers are all done.</summary>

@@ -21,7 +21,7 @@ public readonly ref struct FinishedRow(int sequence, int position, int depth, Re
 }
 
 /// <summary>
-/// Takes every token that a step finishes: a sequence's in position order, sequences in the order of the step's tracks. The logits [vocabulary] are empty where
-/// none were asked for, and may be overwritten.
+/// Takes every token that a step finishes: a sequence's one by one in position order, but those of different sequences perhaps at the same time on different
+/// threads. The logits [vocabulary] are empty where none were asked for, and may be overwritten.
 /// </summary>
 public delegate void FinishedRowConsumer(in FinishedRow row, Span<float> logits);

@@ -151,6 +151,13 @@ public interface IBackend : IDisposable
     /// </summary>
     void MixStreams(Activations gate, Activations input, float smoothing, Activations output);
 
+    /// <summary>
+    /// Calls <c>body(0) … body(count − 1)</c> on the host threads of the backend, the caller's among them, and returns when all are done: for work of a step that
+    /// no device does, such as sampling.
+    /// </summary>
+    /// <exception cref="Exception">The first that a call threw; calls that had not begun by then may be left out.</exception>
+    void ForEach(int count, Action<int> body);
+
     /// <summary>Waits for the device and copies all rows of <paramref name="source"/> to <paramref name="destination"/> [rows × width].</summary>
     void ReadRows(Activations source, Span<float> destination);
 }

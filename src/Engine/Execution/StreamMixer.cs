@@ -66,8 +66,7 @@ internal sealed class StreamMixer
     /// <param name="set">Their set, of more than one stream.</param>
     /// <param name="states">Final hidden states after the final norm, [tokens × P, hidden], the streams of a token together.</param>
     /// <param name="mixed">[tokens, hidden].</param>
-    /// <returns>What each stream was given, [tokens, P].</returns>
-    public ReadOnlySpan<float> Mix(int set, Activations states, Activations mixed)
+    public void Mix(int set, Activations states, Activations mixed)
     {
         Gate gate = gates[set]!;
         int tokens = states.Rows / gate.Streams;
@@ -77,10 +76,12 @@ internal sealed class StreamMixer
         backend.Activate(Activation.Silu, gate.Inner, gate.Inner);
         backend.Multiply(gate.Out, gate.Inner, gate.Weights);
         backend.MixStreams(gate.Weights, states, gate.Smoothing, mixed);
-        Span<float> weights = hostWeights.AsSpan(0, tokens * gate.Streams);
-        backend.ReadRows(gate.Weights, weights);
-        return weights;
+        backend.ReadRows(gate.Weights, hostWeights.AsSpan(0, tokens * gate.Streams));
     }
+
+    /// <summary>What each stream of a token was given in the last <see cref="Mix"/>, [P]; empty where the set has one stream.</summary>
+    public ReadOnlySpan<float> WeightsOf(int set, int token) =>
+        gates[set] is { } gate ? hostWeights.AsSpan(token * gate.Streams, gate.Streams) : [];
 
     private sealed class Gate(DeviceArena arena, StreamGatePlan plan, int streams, int hidden, int tokens)
     {

@@ -222,6 +222,7 @@ internal sealed class GenerationLoop : IDisposable
         sequences.RemoveAt(index);
     }
 
+    /// <summary>Takes a token; those of different sequences come at the same time, so nothing is touched here but the token's own sequence.</summary>
     private void Accept(in FinishedRow row, Span<float> logits)
     {
         int index = 0;

@@ -8,12 +8,11 @@ namespace Host.Commands;
 /// <summary><c>bench --batch</c>: throughput of continuous batching.</summary>
 internal static class BatchBench
 {
-    private const int Seed = 1;
-
     public static async Task RunAsync(
         ModelComparison setup, IReadOnlyList<int> batches, int tokensPerSlot, int meanLength, CancellationToken cancellationToken)
     {
-        BatchLoad Load(int slots) => new(slots, slots * tokensPerSlot, meanLength, Seed);
+        // Every model meets the same requests in a round, and other ones in the next.
+        BatchLoad Load(int slots, int round = 0) => new(slots, slots * tokensPerSlot, meanLength, Seed: round);
         // Room for every sequence and its last page.
         long kvTokens = batches.Max() * (Load(1).LongestSequence + (long)setup.Options.PageTokens);
         using LoadedModels models = setup.Load(kvTokens, cancellationToken);
@@ -21,14 +20,14 @@ internal static class BatchBench
         foreach (int slots in batches)
         {
             BatchMeasurement[][] measured = await setup.RunAsync(
-                models, warmUp: false, model => ContinuousBatch.RunAsync(model, Load(slots), cancellationToken)).ConfigureAwait(false);
+                models, warmUp: false, (model, round) => ContinuousBatch.RunAsync(model, Load(slots, round), cancellationToken)).ConfigureAwait(false);
             for (int i = 0; i < models.Count; i++)
             {
                 rows.Add(BatchRow.Of(models[i].Model, slots, measured[i], measured[0]));
             }
         }
         BatchResult result = new(
-            models[0].Model.BackendDescription, tokensPerSlot, meanLength, new BatchLoad(1, 1, meanLength, Seed).Deviation, rows);
+            models[0].Model.BackendDescription, tokensPerSlot, meanLength, Load(1).Deviation, rows);
         if (setup.Json)
         {
             Terminal.WriteJson(result, HostJson.Default.BatchResult);
@@ -101,13 +100,14 @@ internal sealed record BatchRow(
 {
     public static BatchRow Of(LanguageModel model, int requests, BatchMeasurement[] measured, BatchMeasurement[] first)
     {
-        BatchMeasurement last = measured[^1];
+        double Mean(Func<BatchMeasurement, double> of) => measured.Average(of);
+        double[] reached = [.. measured[0].Reached.Select((_, depth) => Mean(run => run.Reached[depth]))];
         return new BatchRow(
-            model.Path, requests, last.MeanBatch, Spread.Of(measured.Select(static run => run.TokensPerSecond)),
+            model.Path, requests, Mean(static run => run.MeanBatch), Spread.Of(measured.Select(static run => run.TokensPerSecond)),
             ModelComparison.Ratio(measured, first, static run => run.TokensPerSecond),
             Spread.Of(measured.Select(static run => run.TokensPerCpuSecond)),
             ModelComparison.Ratio(measured, first, static run => run.TokensPerCpuSecond),
-            model.Plan.Layers.Recursion?.Router is null ? null : last.Reached.Sum(), last.LayersPerToken, last.Reached,
-            KvPerToken.Of(model, last.Reached), model.WeightBytes, model.KvBytes);
+            model.Plan.Layers.Recursion?.Router is null ? null : reached.Sum(), Mean(static run => run.LayersPerToken), reached,
+            KvPerToken.Of(model, reached), model.WeightBytes, model.KvBytes);
     }
 }

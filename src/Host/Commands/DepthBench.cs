@@ -13,7 +13,7 @@ internal static class DepthBench
     {
         using LoadedModels models = setup.Load(kvTokens: null, cancellationToken);
         DepthCurve[][] curves = await (setup with { Repetitions = 1 }).RunAsync(
-            models, warmUp: false, model => Task.FromResult(DepthCurve.Measure(model, tokens, Seed, cancellationToken))).ConfigureAwait(false);
+            models, warmUp: false, (model, _) => Task.FromResult(DepthCurve.Measure(model, tokens, Seed, cancellationToken))).ConfigureAwait(false);
         DepthCurveResult result = new(
             models[0].Model.BackendDescription, [.. models.Select((model, i) => new ModelDepthCurve(model.Model.Path, curves[i][0]))]);
         if (setup.Json)

@@ -23,7 +23,7 @@ internal static class LatencyBench
             Print(result);
         }
 
-        async Task<Latency> MeasureAsync(LanguageModel model)
+        async Task<Latency> MeasureAsync(LanguageModel model, int round)
         {
             cancellationToken.ThrowIfCancellationRequested();
             double prompt = promptTokens == 0 ? 0 : promptTokens / Throughput.Prompt(model, promptTokens, random);

@@ -51,16 +51,16 @@ internal sealed record ModelComparison
     /// <summary>Measures every model in every round.</summary>
     /// <param name="models">The models.</param>
     /// <param name="warmUp">A first round is not counted.</param>
-    /// <param name="measure">Measures one.</param>
+    /// <param name="measure">Measures one in a round, counted from 0; −1 is the one that is not counted.</param>
     /// <returns>By model, then by round.</returns>
-    public async Task<T[][]> RunAsync<T>(LoadedModels models, bool warmUp, Func<LanguageModel, Task<T>> measure)
+    public async Task<T[][]> RunAsync<T>(LoadedModels models, bool warmUp, Func<LanguageModel, int, Task<T>> measure)
     {
         T[][] results = [.. models.Select(_ => new T[Repetitions])];
         for (int round = warmUp ? -1 : 0; round < Repetitions; round++)
         {
             for (int i = 0; i < models.Count; i++)
             {
-                T result = await measure(models[i].Model).ConfigureAwait(false);
+                T result = await measure(models[i].Model, round).ConfigureAwait(false);
                 if (round >= 0)
                 {
                     results[i][round] = result;

@@ -49,6 +49,31 @@ public sealed class CpuBackendTests
         }
     }
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(3)]
+    public void Host_work_is_called_once_for_every_index_on_whichever_thread(int threads)
+    {
+        using var cpu = new CpuBackend(new CpuOptions { Threads = threads });
+        foreach (int count in new[] { 0, 1, 2, 100 })
+        {
+            int[] calls = new int[count];
+            cpu.ForEach(count, i => Interlocked.Increment(ref calls[i]));
+            Assert.All(calls, static times => Assert.Equal(1, times));
+        }
+    }
+
+    [Fact]
+    public void What_host_work_throws_reaches_the_caller_and_the_backend_goes_on()
+    {
+        using var cpu = new CpuBackend(new CpuOptions { Threads = 2 });
+        EngineException thrown = Assert.Throws<EngineException>(() => cpu.ForEach(50, static i => throw new EngineException("no")));
+        Assert.Equal("no", thrown.Message);
+        int calls = 0;
+        cpu.ForEach(50, i => Interlocked.Increment(ref calls));
+        Assert.Equal(50, calls);
+    }
+
     [Fact]
     public void A_warm_step_allocates_nothing()
     {

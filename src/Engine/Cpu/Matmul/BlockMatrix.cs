@@ -56,8 +56,6 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
         }
     }
 
-    protected override int ItemGranularity => TilePanels;
-
     private bool Assembled => instructions >= MatmulInstructions.Avx512Vnni;
 
     private static int CodeBytes => Panel.Rows * ActivationLayout.BlockInputs * TCodes.Bits / 8;
@@ -150,6 +148,9 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
 
     private static long ScaleBytes(int inputs) =>
         (inputs / ActivationLayout.BlockInputs / TScales.BlocksPerUnit * (long)TScales.UnitBytes + 63) & ~63L;
+
+    /// <inheritdoc/>
+    protected override int PanelsTogether(int tokens) => TilePanels;
 
     private static BlockKernel DirectKernel(int tokens) =>
         new(TCodes.Bits, TCodes.Bits, TFormat.OffsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens);

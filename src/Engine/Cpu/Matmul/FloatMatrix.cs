@@ -55,7 +55,7 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
         }
     }
 
-    protected override int ItemGranularity => GroupPanels;
+    protected override int PanelsTogether(int tokens) => FloatKernel.PanelsFor(new TokenTiles(tokens, FloatKernel.MaxTokens).Size(0));
 
     private static int StepBytes => Panel.Rows * TFormat.StepInputs * TFormat.Bytes;
 

@@ -7,6 +7,8 @@ namespace Engine.Cpu.Matmul;
 /// <summary>One weight matrix, packed in panels of 16 output rows. Rows past the last are zero.</summary>
 internal abstract unsafe class PackedMatrix : IDisposable
 {
+    private const int MostTokensOfBatch = 64;
+
     private readonly PanelMemory memory;
 
     protected PackedMatrix(int rows, int inputs, long panelBytes)
@@ -61,8 +63,8 @@ internal abstract unsafe class PackedMatrix : IDisposable
     /// <inheritdoc/>
     public void Dispose() => memory.Dispose();
 
-    /// <summary>Panels that are best multiplied together.</summary>
-    protected abstract int ItemGranularity { get; }
+    /// <summary>Panels that are best multiplied together with so many tokens.</summary>
+    protected abstract int PanelsTogether(int tokens);
 
     /// <summary>The first byte of a panel.</summary>
     protected byte* PanelAddress(int panel) => memory.Address + panel * PanelBytes;
@@ -70,15 +72,18 @@ internal abstract unsafe class PackedMatrix : IDisposable
     /// <summary>Panels that a work item of a job should have.</summary>
     public int ItemPanels(int tokens, int threads)
     {
-        const long Smallest = 64 << 10, Largest = 512 << 10;
         if (threads == 1)
         {
             return Math.Max(Panels, 1);
         }
-        // About eight items per thread level out what threads are slowed down by; an item should outlast the taking of it many times.
-        long bytes = Math.Clamp(Panels * PanelBytes / (threads * 8), Smallest / Math.Max(1, Math.Min(tokens, 16)), Largest);
-        int panels = (int)Math.Clamp(bytes / PanelBytes, 1, Math.Max(Panels, 1));
-        return (panels + ItemGranularity - 1) / ItemGranularity * ItemGranularity;
+        // About eight items per thread level out what threads are slowed down by; an item should outlast the taking of it many times. With a batch of tokens
+        // an item takes longer, and with it the wait for the last one; with a prompt the caches want to see several panels at a time.
+        const long Smallest = 64 << 10, Largest = 512 << 10;
+        bool batch = tokens is > 8 and <= MostTokensOfBatch;
+        long bytes = Math.Clamp(
+            Panels * PanelBytes / (threads * 8), Smallest / Math.Max(1, Math.Min(tokens, 16)), batch ? Largest * 8 / tokens : Largest);
+        int together = PanelsTogether(tokens), panels = (int)Math.Clamp(bytes / PanelBytes, 1, Math.Max(Panels, 1));
+        return (panels + together - 1) / together * together;
     }
 
     /// <summary>Hands finished sums to the output: adds the bias, and the output itself where the job accumulates.</summary>

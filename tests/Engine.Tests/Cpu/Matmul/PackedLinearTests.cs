@@ -95,7 +95,7 @@ public sealed class PackedLinearTests
             foreach (int threads in new[] { 1, 2, 3 })
             {
                 using var team = new ThreadTeam(threads);
-                foreach (int tokens in new[] { 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 48, 49, 64, 65 })
+                foreach (int tokens in new[] { 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 17, 48, 49, 64, 65 })
                 {
                     int first = random.Next(Tokens - tokens + 1);
                     float[] slice = input[(first * inputs)..];

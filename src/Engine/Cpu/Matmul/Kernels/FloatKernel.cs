@@ -15,14 +15,14 @@ namespace Engine.Cpu.Matmul.Kernels;
 /// <param name="Activations">What the activations are: float32, or pairs of bfloat16 for VDPBF16PS.</param>
 internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Panels, int Tokens, ActivationForms Activations)
 {
-    /// <summary>The most tokens of a tile, beside 2 panels.</summary>
-    public const int MaxTokens = 12;
+    /// <summary>The most tokens of a tile: beside 2 panels they leave 4 of 32 vector registers for operands.</summary>
+    public const int MaxTokens = 14;
 
-    /// <summary>Accumulators that fit the 32 vector registers beside operands.</summary>
-    private const int MaxAccumulators = 24;
+    /// <summary>The most tokens beside 4 panels, which take 4 registers for their weights alone.</summary>
+    private const int MaxTokensOfFour = 6;
 
     /// <summary>Panels to take at once: one token alone needs several, because a sum waits four cycles for the addition before.</summary>
-    public static int PanelsFor(int tokens) => 4 * tokens <= MaxAccumulators ? 4 : 2;
+    public static int PanelsFor(int tokens) => tokens <= MaxTokensOfFour ? 4 : 2;
 
     /// <summary>Inputs of a step.</summary>
     public int StepInputs => DType == DType.BF16 ? 2 : 1;
