@@ -76,7 +76,7 @@ public sealed class StreamsTests : IDisposable
     [Theory]
     [InlineData(1, "--streams: expected 2, found 3", "generate", "-m", P2, "--streams", "3")]
     [InlineData(1, "--streams chooses another", "generate", "-m", P1, "-m", P2, "--show-streams")]
-    [InlineData(1, "this is mor", "logits", "-m", "mor/recursive_mc_rec2", "-m", "mor/mor_token_rec3_cache")]
+    [InlineData(1, "over one backbone", "logits", "-m", "mor/recursive_mc_rec2", "-m", "mor/mor_token_rec3_cache")]
     [InlineData(2, "--streams", "generate", "-m", P2, "--streams", "0")]
     [InlineData(2, "-m", "generate", "-m", P2, "-m", "")]
     [InlineData(2, "both", "generate", "-m", P2, "--show-streams", "--show-depth")]

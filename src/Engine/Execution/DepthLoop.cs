@@ -14,10 +14,8 @@ internal sealed class DepthLoop
     private readonly IBackend backend;
     private readonly DeviceArena arena;
     private readonly RecursionPlan recursion;
-    private readonly DepthRouterPlan router;
     private readonly LayerStack layers;
-    private readonly DepthSelection selection;
-    private readonly RouterWeights[] routers, auxiliaries;
+    private readonly DepthRouter router;
     private readonly (int First, int End)[] groups;
     private readonly int[] slotShifts;
     private readonly bool[] writesKv;
@@ -35,8 +33,6 @@ internal sealed class DepthLoop
     private readonly List<int> runningLanes = [], reached = [], routed = [];
     private readonly List<float> weights = [];
     private readonly List<List<int>> lanesOfTrack = [];
-    private float[] routerOutputs = [], candidateWeights = [];
-    private bool[] enters = [];
     private int trackCount;
 
     public DepthLoop(DeviceArena arena, ModelPlan plan, RecursionPlan recursion, LayerStack layers, DepthSelection selection)
@@ -44,18 +40,14 @@ internal sealed class DepthLoop
         this.arena = arena;
         this.recursion = recursion;
         this.layers = layers;
-        this.selection = selection;
         backend = arena.Backend;
-        router = recursion.Router!;
-        routers = [.. router.Networks.Select(network => new RouterWeights(arena, network))];
-        auxiliaries = [.. router.Auxiliary.Select(network => new RouterWeights(arena, network))];
         slotShifts = new int[recursion.Depths];
         writesKv = new bool[recursion.Depths];
         groups = ReadDepths(plan.Layers);
         // The rows of a full step beside those of one more caller.
         lanes = new Lane[2 * arena.MaxRows];
         stream = arena.Allocate(lanes.Length, plan.HiddenSize);
-        output = router.Kind == DepthRouterKind.TokenChoice ? arena.Allocate(lanes.Length, plan.HiddenSize) : null;
+        output = recursion.Router!.Kind == DepthRouterKind.TokenChoice ? arena.Allocate(lanes.Length, plan.HiddenSize) : null;
         stream.Rows = lanes.Length;
         if (output is not null)
         {
@@ -65,6 +57,7 @@ internal sealed class DepthLoop
         {
             freeLanes.Push(lane);
         }
+        router = new DepthRouter(arena, recursion, selection, stream, lanes) { RunsAllAtFirst = recursion.Depths > 1 && !writesKv[1] };
     }
 
     /// <summary>First step of the loop.</summary>
@@ -246,7 +239,7 @@ internal sealed class DepthLoop
         if (output is not null)
         {
             backend.Scatter(layers.Residual, CollectionsMarshal.AsSpan(reached), output);
-            ChooseDepths();
+            router.ChooseDepths(CollectionsMarshal.AsSpan(reached));
         }
         else
         {
@@ -254,19 +247,7 @@ internal sealed class DepthLoop
         }
     }
 
-    /// <summary>Token choice: gives the lanes that were just admitted their depths.</summary>
-    private void ChooseDepths()
-    {
-        Span<float> z = Evaluate(routers[0], CollectionsMarshal.AsSpan(reached), router.Temperature);
-        for (int i = 0; i < reached.Count; i++)
-        {
-            ref Lane lane = ref lanes[reached[i]];
-            (lane.LastDepth, lane.Weight) = DepthRouting.ChooseDepth(router, z.Slice(i * recursion.Depths, recursion.Depths));
-            lane.State = LaneState.Enters;
-        }
-    }
-
-    /// <summary>Expert choice: decides which of the lanes that have reached a depth go through it.</summary>
+    /// <summary>Expert choice: has the lanes that have reached a depth decided.</summary>
     private void Route(int depth)
     {
         routed.Clear();
@@ -280,100 +261,7 @@ internal sealed class DepthLoop
                 }
             }
         }
-        Span<int> all = CollectionsMarshal.AsSpan(routed);
-        for (int first = 0; first < all.Length; first += arena.MaxRows)
-        {
-            Score(depth, all.Slice(first, Math.Min(arena.MaxRows, all.Length - first)));
-        }
-        for (int first = 0, end; selection == DepthSelection.Official && first < all.Length; first = end)
-        {
-            Track track = lanes[all[first]].Track;
-            end = first + 1;
-            while (end < all.Length && lanes[all[end]].Track == track)
-            {
-                end++;
-            }
-            SelectBest(depth, all[first..end]);
-        }
-        foreach (int lane in all)
-        {
-            Decide(ref lanes[lane], depth);
-        }
-    }
-
-    /// <summary>Asks the routers of a depth about some lanes, of any tracks.</summary>
-    private void Score(int depth, ReadOnlySpan<int> candidates)
-    {
-        if (auxiliaries.Length > 0)
-        {
-            ReadOnlySpan<float> predicted = Evaluate(auxiliaries[depth], candidates, 1f);
-            for (int i = 0; i < candidates.Length; i++)
-            {
-                lanes[candidates[i]].Auxiliary = predicted[i];
-            }
-        }
-        ReadOnlySpan<float> z = Evaluate(routers[depth], candidates, router.Temperature);
-        for (int i = 0; i < candidates.Length; i++)
-        {
-            ref Lane lane = ref lanes[candidates[i]];
-            lane.Weight = DepthRouting.Weight(router, z[i]);
-            lane.Chosen = DepthRouting.Enters(router, depth, z[i], lane.Auxiliary);
-        }
-    }
-
-    /// <summary>The tokens of a track that entered together compete for the places of a depth.</summary>
-    private void SelectBest(int depth, ReadOnlySpan<int> candidates)
-    {
-        if (candidateWeights.Length < candidates.Length)
-        {
-            candidateWeights = new float[candidates.Length];
-            enters = new bool[candidates.Length];
-        }
-        for (int i = 0; i < candidates.Length; i++)
-        {
-            candidateWeights[i] = lanes[candidates[i]].Weight;
-        }
-        DepthRouting.Best(router.Capacities[depth], lanes[candidates[0]].Together, candidateWeights.AsSpan(0, candidates.Length), enters);
-        for (int i = 0; i < candidates.Length; i++)
-        {
-            lanes[candidates[i]].Chosen = enters[i];
-        }
-    }
-
-    private void Decide(ref Lane lane, int depth)
-    {
-        // With shared keys and values every token writes those of depth 0, whether or not its output counts.
-        bool runsUnseen = !lane.Chosen && depth == 0 && recursion.Depths > 1 && !writesKv[1];
-        lane.State = lane.Chosen || runsUnseen ? LaneState.Enters : LaneState.Through;
-        lane.Unseen = runsUnseen;
-        lane.Weight = runsUnseen ? 0 : router.Weighted ? lane.Weight : 1;
-    }
-
-    /// <summary>Runs a router on x of some lanes; the result, [lanes, outputs], is valid until the next call.</summary>
-    private Span<float> Evaluate(RouterWeights network, ReadOnlySpan<int> candidates, float temperature)
-    {
-        Activations input = arena.Scratch('r', stream.Width, candidates.Length);
-        backend.Gather(stream, candidates, input);
-        if (temperature != 1)
-        {
-            backend.Scale(input, 1 / temperature);
-        }
-        Activations z = arena.Scratch('z', network.In.Outputs, candidates.Length);
-        backend.Multiply(network.InWeights, input, z);
-        if (network.Out is not null)
-        {
-            backend.Activate(Activation.Gelu, z, z);
-            Activations second = arena.Scratch('Z', network.Out.Outputs, candidates.Length);
-            backend.Multiply(network.OutWeights!, z, second);
-            z = second;
-        }
-        int count = candidates.Length * z.Width;
-        if (routerOutputs.Length < count)
-        {
-            routerOutputs = new float[Math.Max(count, arena.MaxRows * z.Width)];
-        }
-        backend.ReadRows(z, routerOutputs.AsSpan(0, count));
-        return routerOutputs.AsSpan(0, count);
+        router.Route(depth, CollectionsMarshal.AsSpan(routed));
     }
 
     /// <summary>Runs the lanes that enter one of the depths from <paramref name="first"/> on, whose weights are the same, in turns of what fits.</summary>
@@ -433,7 +321,7 @@ internal sealed class DepthLoop
         {
             ref Lane lane = ref lanes[index];
             bool last = ExpertChoice ? lane.Unseen || lane.Depth + 1 == recursion.Depths : lane.Depth == lane.LastDepth;
-            weights.Add(ExpertChoice ? lane.Weight : !last ? 0 : router.Weighted ? lane.Weight : 1);
+            weights.Add(ExpertChoice ? lane.Weight : !last ? 0 : recursion.Router!.Weighted ? lane.Weight : 1);
             lane.DepthsRun += lane.Unseen ? 0 : 1;
             lane.Depth++;
             lane.State = last ? LaneState.Through : ExpertChoice ? LaneState.Reached : LaneState.Enters;
@@ -477,58 +365,5 @@ internal sealed class DepthLoop
     {
         lanes[lane].State = LaneState.Free;
         freeLanes.Push(lane);
-    }
-
-    private enum LaneState
-    {
-        /// <summary>Nobody's.</summary>
-        Free,
-        /// <summary>At the entry of its depth, not yet decided.</summary>
-        Reached,
-        /// <summary>Goes through its depth in this step or the next.</summary>
-        Enters,
-        /// <summary>Has no further depth to go.</summary>
-        Through,
-    }
-
-    private struct Lane
-    {
-        public LaneState State;
-
-        public Track Track;
-        public Row Row;
-
-        /// <summary>Rows of the track that entered in the same step.</summary>
-        public int Together;
-
-        public bool WantsLogits;
-
-        /// <summary>The depth it goes through next, and how many it went through so that it counts.</summary>
-        public int Depth, DepthsRun;
-
-        /// <summary>Token choice: the last depth it goes through.</summary>
-        public int LastDepth;
-
-        /// <summary>What its depth's output counts.</summary>
-        public float Weight;
-
-        public float Auxiliary;
-
-        /// <summary>Expert choice: its depth takes it.</summary>
-        public bool Chosen;
-
-        /// <summary>It only goes through depth 0 for the keys and values that others will read.</summary>
-        public bool Unseen;
-    }
-
-    private sealed class RouterWeights(DeviceArena arena, RouterNetwork network)
-    {
-        public LinearPlan In => network.In;
-
-        public LinearPlan? Out => network.Out;
-
-        public DeviceWeights InWeights { get; } = arena.Linear(network.In);
-
-        public DeviceWeights? OutWeights { get; } = network.Out is null ? null : arena.Linear(network.Out);
     }
 }

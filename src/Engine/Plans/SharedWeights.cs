@@ -7,7 +7,7 @@ namespace Engine.Plans;
 /// <summary>
 /// Finds layers whose weights are the same and makes them one plan: files often store what a model shares once per name (Bae et al. 2025 save every
 /// recursion's copy; merged and grown models repeat layers), and what is loaded once is also read once per step from the cache it then fits.
-/// Attention and feed-forward are found apart; norms stay with their steps.
+/// Attention, feed-forward and the norms before them are found apart.
 /// </summary>
 internal static class SharedWeights
 {
@@ -22,6 +22,8 @@ internal static class SharedWeights
         ImmutableArray<BlockPlan> blocks = plan.Layers.Blocks;
         AttentionPlan?[] attention = Unify([.. blocks.Select(static block => block.Attention)], Describe, checkpoint);
         FeedForwardPlan?[] feedForward = Unify([.. blocks.Select(static block => block.FeedForward)], Describe, checkpoint);
+        NormPlan?[] attentionNorms = Unify([.. plan.Layers.Steps.Select(static step => step.AttentionNorm)], Describe, checkpoint);
+        NormPlan?[] feedForwardNorms = Unify([.. plan.Layers.Steps.Select(static step => step.FeedForwardNorm)], Describe, checkpoint);
 
         var distinct = ImmutableArray.CreateBuilder<BlockPlan>();
         var indexOf = new Dictionary<BlockPlan, int>(SameParts.Instance);
@@ -40,7 +42,12 @@ internal static class SharedWeights
             Layers = plan.Layers with
             {
                 Blocks = distinct.ToImmutable(),
-                Steps = [.. plan.Layers.Steps.Select(step => step with { Block = moved[step.Block] })],
+                Steps = [.. plan.Layers.Steps.Select((step, i) => step with
+                {
+                    Block = moved[step.Block],
+                    AttentionNorm = attentionNorms[i],
+                    FeedForwardNorm = feedForwardNorms[i],
+                })],
             },
             Head = TieHead(plan, checkpoint),
         };
@@ -156,6 +163,13 @@ internal static class SharedWeights
         description.Add($"{plan.Activation} {plan.Width}");
         description.Add(plan.In);
         description.Add(plan.Down);
+        return description;
+    }
+
+    private static Description Describe(NormPlan plan)
+    {
+        var description = new Description();
+        description.Add(plan);
         return description;
     }
 

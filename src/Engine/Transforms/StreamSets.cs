@@ -26,6 +26,9 @@ public static class StreamSets
 
     private const string Family = "qwen2_parscale", Architecture = "Qwen2ParScaleForCausalLM", ContextKey = "max_position_embeddings";
 
+    // A plain Qwen2 is the one-stream model.
+    private static readonly string[] families = [Family, "qwen2"];
+
     private static readonly string[] OwnKeys = [CountKey, PrefixTokensKey, SmoothingKey];
 
     // What may differ between models that compute the same: names, training, and the class (a plain Qwen2 is the one-stream model).
@@ -50,6 +53,10 @@ public static class StreamSets
         ArgumentOutOfRangeException.ThrowIfZero(parts.Count);
         try
         {
+            foreach (Checkpoint part in parts)
+            {
+                RequireFamily(part);
+            }
             for (int i = 1; i < parts.Count; i++)
             {
                 RequireSameConfig(parts[0], parts[i]);
@@ -64,6 +71,16 @@ public static class StreamSets
                 part.Dispose();
             }
             throw;
+        }
+    }
+
+    private static void RequireFamily(Checkpoint part)
+    {
+        const string Key = "model_type";
+        JsonNode? found = Value(part, Key);
+        if (found?.GetValueKind() != JsonValueKind.String || !families.Contains(found.GetValue<string>()))
+        {
+            throw new EngineException($"several models can be one where they are ParScale models over one backbone; found {Show(found)}", part.Path, Key);
         }
     }
 

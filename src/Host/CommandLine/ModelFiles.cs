@@ -8,9 +8,6 @@ namespace Host.CommandLine;
 /// <summary>Opens what <c>-m</c> names: one model, or several ParScale models that become one.</summary>
 internal static class ModelFiles
 {
-    /// <summary>Families that a set of streams can come from; a plain Qwen2 is the one-stream model.</summary>
-    private static readonly string[] combinable = ["parscale", "qwen2"];
-
     /// <summary>Opens the models.</summary>
     /// <param name="paths">One or more.</param>
     /// <exception cref="EngineException">One cannot be read, or several do not belong together. Nothing stays open.</exception>
@@ -27,33 +24,36 @@ internal static class ModelFiles
             {
                 parts.Add(CheckpointFile.Open(path));
             }
-            RequireStreamSets(parts);
         }
         catch
         {
             parts.ForEach(static part => part.Dispose());
             throw;
         }
-        return StreamSets.Combine(parts);
+        Checkpoint combined = StreamSets.Combine(parts);
+        try
+        {
+            RequireDifferentCounts(combined, paths);
+            return combined;
+        }
+        catch
+        {
+            combined.Dispose();
+            throw;
+        }
     }
 
-    private static void RequireStreamSets(IReadOnlyList<Checkpoint> parts)
+    /// <summary>Streams are chosen by their number.</summary>
+    private static void RequireDifferentCounts(Checkpoint combined, IReadOnlyList<string> paths)
     {
         Dictionary<int, string> found = [];
-        foreach (Checkpoint part in parts)
+        foreach ((StreamSetPlan set, string path) in ModelPlanReader.Read(combined).Streams!.Sets.Zip(paths))
         {
-            ModelPlan plan = ModelPlanReader.Read(part);
-            if (!combinable.Contains(plan.Family))
+            if (!found.TryAdd(set.Count, path))
             {
                 throw new EngineException(
-                    $"several models can be given where they are ParScale models over one backbone, and this is {plan.Family}", part.Path, "-m");
-            }
-            int streams = plan.Streams?.Sets[0].Count ?? 1;
-            if (!found.TryAdd(streams, part.Path))
-            {
-                throw new EngineException(
-                    $"expected another number of streams than {found[streams]} has, or nothing could choose between them; found {streams} again",
-                    part.Path, "-m");
+                    $"expected another number of streams than {found[set.Count]} has, or nothing could choose between them; found {set.Count} again",
+                    path, "-m");
             }
         }
     }

@@ -34,6 +34,17 @@ public sealed class SharedWeightsTests
     }
 
     [Fact]
+    public void Norms_that_are_the_same_become_one_and_others_stay()
+    {
+        TinyModel model = TinyModels.Make("llama tied", 2);
+        Copy(model, 0, 2, ["input_layernorm.weight"]);
+        LayerMap layers = Plan(model).Layers;
+        Assert.Same(layers.Steps[0].AttentionNorm, layers.Steps[2].AttentionNorm);
+        Assert.NotEqual(layers.Steps[0].AttentionNorm, layers.Steps[1].AttentionNorm);
+        Assert.NotEqual(layers.Steps[0].FeedForwardNorm, layers.Steps[2].FeedForwardNorm);
+    }
+
+    [Fact]
     public void Attention_alone_can_be_shared()
     {
         TinyModel model = TinyModels.Make("llama tied", 3);

@@ -62,6 +62,14 @@ public sealed class StreamSetsTests
     }
 
     [Fact]
+    public void Models_of_other_families_are_refused()
+    {
+        static Checkpoint Llama() => Copy("dyn_p1", static config => config["model_type"] = "llama");
+        EngineException error = Assert.Throws<EngineException>(static () => StreamSets.Combine([Llama(), Llama()]));
+        Assert.Contains("over one backbone; found \"llama\"", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Disposing_the_whole_disposes_the_parts()
     {
         var parts = new Checkpoint[] { new Watched(), new Watched() };
@@ -201,7 +209,7 @@ public sealed class StreamSetsTests
 
         public override IReadOnlyCollection<string> TensorNames => [];
 
-        public override JsonObject Config { get; } = [];
+        public override JsonObject Config { get; } = new() { ["model_type"] = "qwen2" };
 
         public override bool TryGetTensor(string name, [System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out TensorView? tensor)
         {
