@@ -32,8 +32,9 @@ public sealed class LanguageModel : IDisposable
     private bool disposed;
 
     private LanguageModel(
-        Checkpoint checkpoint, IBackend backend, Executor executor, KvCache cache, Tokenizer? tokenizer, int contextLength)
+        Checkpoint checkpoint, IBackend backend, Executor executor, KvCache cache, Tokenizer? tokenizer, int contextLength, long? expertBytesLimit)
     {
+        ExpertBytesLimit = expertBytesLimit;
         this.checkpoint = checkpoint;
         this.backend = backend;
         this.executor = executor;
@@ -55,8 +56,27 @@ public sealed class LanguageModel : IDisposable
     /// <summary>Device, instruction set, threads and what is rounded, for people.</summary>
     public string BackendDescription => backend.Description;
 
-    /// <summary>Bytes of packed weights.</summary>
+    /// <summary>Bytes of weights that are packed now: where <see cref="ExpertBytesLimit"/> is set, experts come and go.</summary>
     public long WeightBytes => executor.WeightBytes;
+
+    /// <summary>
+    /// What packed experts may take: <see cref="LanguageModelOptions.ExpertBytes"/>, or what memory leaves for them where they do not all fit; null where all
+    /// are kept.
+    /// </summary>
+    public long? ExpertBytesLimit { get; }
+
+    /// <summary>Told, within steps, what routers of experts choose for all generations and sessions; null costs nothing.</summary>
+    public IExpertObserver? ExpertObserver
+    {
+        get => executor.ExpertObserver;
+        set
+        {
+            lock (loop.ExecutorGate)
+            {
+                executor.ExpertObserver = value;
+            }
+        }
+    }
 
     /// <summary>Bytes reserved for keys and values; memory is taken as they are used.</summary>
     public long KvBytes => cache.Storage.Bytes;
@@ -108,21 +128,27 @@ public sealed class LanguageModel : IDisposable
             ModelPlan plan = ModelPlanReader.Read(checkpoint);
             plan = options.Layers is null ? plan : LayerOrder.Apply(plan, options.Layers);
             int contextLength = ContextLengthOf(plan, options, checkpoint);
+            if (options.ExpertsPerToken is { } perToken)
+            {
+                Mixtures.RequirePerToken(plan, perToken, checkpoint.Path, nameof(options.ExpertsPerToken));
+            }
             // The plan is that of the weights as they are stored: what is equal there is equal when quantized, and need not be encoded to know.
             Checkpoint weights = options.Quantize is null ? checkpoint : new QuantizedCheckpoint(checkpoint, QuantizationRecipe.Named(options.Quantize));
             Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
             // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
-            IBackend backend = new CpuBackend(new CpuOptions { Threads = options.Threads, ActivationPrecision = options.ActivationPrecision });
+            long? expertBytes = options.ExpertBytes ?? ExpertBound(plan, checkpoint, weights as QuantizedCheckpoint);
+            IBackend backend = new CpuBackend(
+                new CpuOptions { Threads = options.Threads, ActivationPrecision = options.ActivationPrecision, ExpertBytes = expertBytes });
             opened.Push(backend);
             cancellationToken.ThrowIfCancellationRequested();
             CancellableProgress progress = new(options.Progress, cancellationToken);
             Executor executor = Executor.Load(
-                plan, weights, backend, RowsPerStep(plan, options, contextLength), progress, options.DepthSelection);
+                plan, weights, backend, RowsPerStep(plan, options, contextLength), progress, options.DepthSelection, options.ExpertsPerToken);
             opened.Push(executor);
             KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength, backend), options.PageTokens);
             opened.Push(cache);
-            return new LanguageModel(weights, backend, executor, cache, tokenizer, contextLength);
+            return new LanguageModel(weights, backend, executor, cache, tokenizer, contextLength, expertBytes);
         }
         catch
         {
@@ -291,9 +317,20 @@ public sealed class LanguageModel : IDisposable
         return pages <= int.MaxValue ? (int)pages : throw new EngineException($"{pages} pages are more than can be numbered", item: "KV cache");
     }
 
+    private static long? ExpertBound(ModelPlan plan, Checkpoint checkpoint, QuantizedCheckpoint? quantized)
+    {
+        if (!plan.Experts().Any())
+        {
+            return null;
+        }
+        WeightBytes sizes = new(checkpoint, quantized is null ? null : tensor => quantized.TypeOf(tensor.Name));
+        (long experts, long others) = sizes.Totals(plan);
+        return ExpertMemoryBound.For(experts, others, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes);
+    }
+
     private static long DefaultKvTokens(ModelPlan plan, int contextLength)
     {
-        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => 2L * slot.KvHeads * slot.HeadDim) * plan.Layers.KvSlots.Length * LargestStreams(plan);
+        long elementsPerToken = plan.Layers.KvSlots.Max(static slot => slot.ElementsPerToken) * plan.Layers.KvSlots.Length * LargestStreams(plan);
         long affordable = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 4 / (elementsPerToken * sizeof(float));
         return Math.Clamp(affordable, Math.Min(contextLength, 4096), 4L * contextLength);
     }

@@ -44,6 +44,18 @@ public sealed record LanguageModelOptions
     public DepthSelection DepthSelection { get; init; } = DepthSelection.Causal;
 
     /// <summary>
+    /// Experts that mixtures of experts send a token to, instead of the model's number; a layer that has kept fewer takes those. Weights that are not
+    /// normalised then sum to something else than in training (<see cref="Mixtures.ChangesSumOfWeights"/>). Null: as the model says.
+    /// </summary>
+    public int? ExpertsPerToken { get; init; }
+
+    /// <summary>
+    /// Bytes that packed experts may take: experts are then packed when a token first needs them, and those not used for longest are let go and read again.
+    /// Null: all are kept, packed while loading, unless memory is too small for them (<see cref="LanguageModel.ExpertBytesLimit"/>).
+    /// </summary>
+    public long? ExpertBytes { get; init; }
+
+    /// <summary>
     /// The layers to run, in order, such as <c>0-5,4-9</c>: see <see cref="LayerOrder"/> for how it is written; null: as the model says.
     /// </summary>
     public string? Layers { get; init; }
@@ -68,6 +80,8 @@ public sealed record LanguageModelOptions
         Require(KvTokens is null || KvBytes is null, nameof(KvBytes), $"either this or {nameof(KvTokens)}", "both");
         Require(PageTokens is >= 1 and <= 4096, nameof(PageTokens), "1 to 4096", PageTokens);
         Require(MaxRowsPerStep is >= 1 and <= 65536, nameof(MaxRowsPerStep), "1 to 65536", MaxRowsPerStep);
+        Require(ExpertsPerToken is null or >= 1, nameof(ExpertsPerToken), "at least 1", ExpertsPerToken);
+        Require(ExpertBytes is null or >= 1, nameof(ExpertBytes), "at least 1", ExpertBytes);
         Require(Enum.IsDefined(DepthSelection), nameof(DepthSelection), "Causal or Official", DepthSelection);
         Require(Enum.IsDefined(ActivationPrecision), nameof(ActivationPrecision), "Float32 or BFloat16", ActivationPrecision);
         Require(Enum.IsDefined(KvFormat), nameof(KvFormat), "F32, F16 or Q8_0", KvFormat);

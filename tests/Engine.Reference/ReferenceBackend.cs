@@ -23,7 +23,7 @@ public sealed class ReferenceActivations(int capacity, int width) : Activations(
 /// Every operation in plain loops over doubles, to be read beside the papers: the oracle for kernels and models. Only what a format rounds is
 /// rounded (weights when they are decoded, keys and values when they are stored). Slow by intent.
 /// </summary>
-public sealed class ReferenceBackend : IBackend
+public sealed partial class ReferenceBackend : IBackend
 {
     private StepPlan? step;
     private RowSet? selected;
@@ -40,6 +40,9 @@ public sealed class ReferenceBackend : IBackend
 
     /// <inheritdoc/>
     public DeviceWeights LoadLinear(LinearPlan plan, Checkpoint checkpoint) => new ReferenceLinear(plan, checkpoint);
+
+    /// <inheritdoc/>
+    public DeviceWeights LoadHeads(HeadLinearPlan plan, Checkpoint checkpoint) => new ReferenceHeads(plan, checkpoint);
 
     /// <inheritdoc/>
     public DeviceWeights LoadEmbedding(EmbeddingPlan plan, int hiddenSize, Checkpoint checkpoint, LinearPlan headPlan, DeviceWeights head) =>
@@ -188,17 +191,60 @@ public sealed class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
+    public void MultiplyHeads(DeviceWeights heads, Activations input, Activations? tail, Activations output)
+    {
+        var weights = (ReferenceHeads)heads;
+        HeadLinearPlan plan = weights.Plan;
+        var source = Check(input, plan.InputWidth);
+        var destination = Check(output, plan.OutputWidth + (tail?.Width ?? 0), input.Rows);
+        var w = new float[plan.Inputs];
+        for (int r = 0; r < input.Rows; r++)
+        {
+            for (int head = 0; head < plan.Heads; head++)
+            {
+                Span<double> x = source.Row(r).Slice(head * (plan.Inputs + plan.Carried), plan.Inputs + plan.Carried);
+                Span<double> y = destination.Row(r).Slice(head * (plan.Outputs + plan.Carried), plan.Outputs + plan.Carried);
+                for (int o = 0; o < plan.Outputs; o++)
+                {
+                    y[o] = 0;
+                    for (int i = 0; i < plan.Inputs; i++)
+                    {
+                        y[o] += weights.Weight(head, o, i) * x[i];
+                    }
+                }
+                x[plan.Inputs..].CopyTo(y[plan.Outputs..]);
+            }
+            if (tail is not null)
+            {
+                Check(tail, tail.Width, input.Rows).Row(r).CopyTo(destination.Row(r)[plan.OutputWidth..]);
+            }
+        }
+    }
+
+    /// <inheritdoc/>
     public void NormalizeHeads(AttentionPlan attention, DeviceWeights? queryNorm, DeviceWeights? keyNorm, Activations qkv)
     {
-        var rows = Check(qkv, attention.Qkv.Outputs);
+        var rows = Check(qkv, attention.QkvWidth);
         for (int r = 0; r < qkv.Rows; r++)
         {
-            for (int head = 0; head < attention.Heads + attention.KvHeads; head++)
+            Span<double> row = rows.Row(r);
+            int queries = attention.Heads * attention.HeadDim, keys = attention.KvHeads * attention.ValueDim;
+            NormalizeParts(queryNorm, row[..queries], attention.QueryNormWidth);
+            NormalizeParts(keyNorm, row.Slice(queries, keys), attention.KeyNormWidth);
+            if (attention.ClipQkv is { } limit)
             {
-                if ((head < attention.Heads ? queryNorm : keyNorm) is ReferenceNorm norm)
+                foreach (ref double value in row)
                 {
-                    Normalize(norm, Head(rows, r, head, attention));
+                    value = Math.Clamp(value, -limit, limit);
                 }
+            }
+        }
+
+        static void NormalizeParts(DeviceWeights? weights, Span<double> vectors, int width)
+        {
+            for (int first = 0; weights is ReferenceNorm norm && first < vectors.Length; first += width)
+            {
+                Normalize(norm, vectors.Slice(first, width));
             }
         }
     }
@@ -206,7 +252,7 @@ public sealed class ReferenceBackend : IBackend
     /// <inheritdoc/>
     public void RotateAndAppend(AttentionPlan attention, DeviceWeights? rope, Activations qkv, int slot)
     {
-        var rows = Check(qkv, attention.Qkv.Outputs);
+        var rows = Check(qkv, attention.QkvWidth);
         CheckStepRows(qkv);
         CheckSlot(attention, slot);
         for (int r = 0; r < Selected.Rows.Length; r++)
@@ -216,7 +262,7 @@ public sealed class ReferenceBackend : IBackend
             {
                 for (int head = 0; head < attention.Heads + (RunOf(r).WritesKv ? attention.KvHeads : 0); head++)
                 {
-                    Rotate(rotation, row.Position, Head(rows, r, head, attention));
+                    Rotate(rotation, row.Position, Head(rows, r, head, attention)[attention.RopeStart..]);
                 }
             }
             if (!RunOf(r).WritesKv)
@@ -227,8 +273,10 @@ public sealed class ReferenceBackend : IBackend
             for (int kvHead = 0; kvHead < attention.KvHeads; kvHead++)
             {
                 Append(Head(rows, r, attention.Heads + kvHead, attention), Stored(r, slot, value: false, index, kvHead));
-                Append(Head(rows, r, attention.Heads + attention.KvHeads + kvHead, attention),
-                    Stored(r, slot, value: true, index, kvHead));
+                if (attention.Latent is null)
+                {
+                    Append(Head(rows, r, attention.Heads + attention.KvHeads + kvHead, attention), Stored(r, slot, value: true, index, kvHead));
+                }
             }
         }
     }
@@ -255,8 +303,8 @@ public sealed class ReferenceBackend : IBackend
     /// <inheritdoc/>
     public void Attend(AttentionPlan attention, Activations qkv, int slot, DeviceWeights? prefixes, Activations output)
     {
-        var rows = Check(qkv, attention.Qkv.Outputs);
-        var result = Check(output, attention.Heads * attention.HeadDim, qkv.Rows);
+        var rows = Check(qkv, attention.QkvWidth);
+        var result = Check(output, attention.Heads * attention.ValueDim, qkv.Rows);
         CheckStepRows(qkv);
         CheckSlot(attention, slot);
         int queriesPerKvHead = attention.Heads / attention.KvHeads;
@@ -282,8 +330,8 @@ public sealed class ReferenceBackend : IBackend
                     }
                     weights[t] = attention.Scale * dot;
                 }
-                Softmax(weights);
-                Span<double> mixed = result.Row(r).Slice(head * attention.HeadDim, attention.HeadDim);
+                Softmax(weights, attention.Sinks.IsEmpty ? double.NegativeInfinity : attention.Sinks[head]);
+                Span<double> mixed = result.Row(r).Slice(head * attention.ValueDim, attention.ValueDim);
                 mixed.Clear();
                 for (int t = 0; t < weights.Length; t++)
                 {
@@ -301,13 +349,15 @@ public sealed class ReferenceBackend : IBackend
         }
     }
 
-    private static void Softmax(Span<double> x)
+    /// <summary>Softmax in place; <paramref name="sink"/> counts in the sum as one more element that is left out of the result.</summary>
+    private static void Softmax(Span<double> x, double sink = double.NegativeInfinity)
     {
-        double largest = double.NegativeInfinity, sum = 0;
+        double largest = sink;
         foreach (double value in x)
         {
             largest = Math.Max(largest, value);
         }
+        double sum = Math.Exp(sink - largest);
         foreach (ref double value in x)
         {
             value = Math.Exp(value - largest);
@@ -320,9 +370,11 @@ public sealed class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
-    public void Activate(Activation activation, Activations input, Activations output)
+    public void Activate(Activation activation, Activations input, Activations output, SwiGluClamp? clamp = null)
     {
-        bool gated = activation is Activation.SwiGlu or Activation.GeGluTanh;
+        bool gated = activation.IsGated();
+        clamp ??= SwiGluClamp.Default;
+        double limit = clamp.Limit, alpha = clamp.Alpha;
         var source = Check(input, gated ? 2 * output.Width : output.Width);
         var destination = Check(output, output.Width, input.Rows);
         for (int r = 0; r < input.Rows; r++)
@@ -330,14 +382,20 @@ public sealed class ReferenceBackend : IBackend
             for (int i = 0; i < output.Width; i++)
             {
                 double x = source.Row(r)[i];
+                double up = gated ? source.Row(r)[output.Width + i] : 1;
+                if (activation == Activation.ClampedSwiGlu)
+                {
+                    (x, up) = (Math.Min(x, limit), Math.Clamp(up, -limit, limit) + 1);
+                }
                 double y = activation switch
                 {
+                    Activation.ClampedSwiGlu => x / (1 + Math.Exp(-alpha * x)),
                     Activation.SwiGlu or Activation.Silu => SpecialFunctions.Silu(x),
                     Activation.Gelu => SpecialFunctions.Gelu(x),
                     Activation.GeluTanh or Activation.GeGluTanh => SpecialFunctions.GeluTanh(x),
                     _ => throw new EngineException($"unknown activation {activation}"),
                 };
-                destination.Row(r)[i] = gated ? y * source.Row(r)[output.Width + i] : y;
+                destination.Row(r)[i] = y * up;
             }
         }
     }
@@ -503,7 +561,7 @@ public sealed class ReferenceBackend : IBackend
 
     private void CheckSlot(AttentionPlan attention, int slot)
     {
-        if ((uint)slot >= (uint)Kv.Slots.Count || (Kv.Slots[slot].KvHeads, Kv.Slots[slot].HeadDim) != (attention.KvHeads, attention.HeadDim))
+        if ((uint)slot >= (uint)Kv.Slots.Count || Kv.Slots[slot] with { SharedByStreams = false } != attention.KvSlot)
         {
             throw new EngineException($"slot {slot} does not hold {attention.KvHeads} heads of {attention.HeadDim}");
         }

@@ -5,11 +5,12 @@ namespace Engine.Reference;
 
 /// <summary>
 /// Keys and values as numbers that the format can hold: a value is rounded when it is appended, so what attention reads is what a backend
-/// would decode; what binary16 cannot reach becomes its largest number. A page is [K: pageTokens × kvHeads × headDim | V: likewise] of the slot it serves.
+/// would decode; what binary16 cannot reach becomes its largest number. A page is [K: pageTokens × kvHeads × headDim | V: likewise] of the slot it serves;
+/// where values are a part of the keys, there is no V.
 /// </summary>
 internal sealed class ReferenceKv(IReadOnlyList<KvSlotPlan> slots, KvFormat format, int pageCount, int pageTokens) : KvStorage
 {
-    private readonly int pageSize = slots.Max(slot => 2 * pageTokens * slot.KvHeads * slot.HeadDim);
+    private readonly int pageSize = checked((int)slots.Max(slot => pageTokens * slot.ElementsPerToken));
     private readonly Dictionary<int, float[]> pages = [];
 
     public int PageTokens { get; } = pageTokens;
@@ -34,8 +35,8 @@ internal sealed class ReferenceKv(IReadOnlyList<KvSlotPlan> slots, KvFormat form
         {
             pages[page] = data = new float[pageSize];
         }
-        int token = (value ? PageTokens : 0) + tokenInPage;
-        return data.AsSpan((token * shape.KvHeads + kvHead) * shape.HeadDim, shape.HeadDim);
+        int token = (value && shape.LatentDim is null ? PageTokens : 0) + tokenInPage;
+        return data.AsSpan((token * shape.KvHeads + kvHead) * shape.HeadDim, value ? shape.ValueDim : shape.HeadDim);
     }
 
     /// <summary>Replaces a head's numbers by those nearest that the format can store.</summary>

@@ -13,12 +13,12 @@ public sealed class ModelHarness : IDisposable
     /// <summary>Loads a checkpoint for a backend; owns both. The plan is the checkpoint's own where none is given.</summary>
     public ModelHarness(
         Checkpoint checkpoint, IBackend backend, KvFormat format = KvFormat.F32, int maxRows = 512, int pageTokens = 16, int pagesPerSlot = 512,
-        ModelPlan? plan = null)
+        ModelPlan? plan = null, int? expertsPerToken = null)
     {
         this.checkpoint = checkpoint;
         this.backend = backend;
         Plan = plan ?? ModelPlanReader.Read(checkpoint);
-        Executor = Executor.Load(Plan, checkpoint, backend, maxRows);
+        Executor = Executor.Load(Plan, checkpoint, backend, maxRows, expertsPerToken: expertsPerToken);
         Cache = new KvCache(backend, Plan.Layers.KvSlots, format, pagesPerSlot * Plan.Layers.KvSlots.Length, pageTokens);
     }
 

@@ -24,6 +24,13 @@ internal static class GoldenModel
         {
             File.Copy(System.IO.Path.Combine(Path(name), file), System.IO.Path.Combine(copy, file));
         }
+        File.WriteAllText(System.IO.Path.Combine(copy, "tokenizer.json"), ByteTokenizer(vocabulary));
+        return copy;
+    }
+
+    /// <summary>A tokenizer.json in which token i is the byte i, for as many as there are.</summary>
+    public static string ByteTokenizer(int vocabulary)
+    {
         JsonObject ids = [];
         int unprintable = 256;
         for (int value = 0; value < vocabulary; value++)
@@ -41,8 +48,7 @@ internal static class GoldenModel
             ["decoder"] = bytes.DeepClone(),
             ["model"] = new JsonObject { ["type"] = "BPE", ["vocab"] = ids, ["merges"] = new JsonArray() },
         };
-        File.WriteAllText(System.IO.Path.Combine(copy, "tokenizer.json"), tokenizer.ToJsonString());
-        return copy;
+        return tokenizer.ToJsonString();
     }
 
     /// <summary>What its code computed.</summary>

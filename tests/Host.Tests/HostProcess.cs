@@ -43,6 +43,15 @@ internal static class HostProcess
 
     public static HostResult Run(params string[] arguments) => RunWithInput("", arguments);
 
+    /// <summary>Runs it with an environment variable set.</summary>
+    public static HostResult RunWith(string variable, string value, params string[] arguments)
+    {
+        using Process process = Start(arguments, (variable, value));
+        Task<string> output = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
+        process.StandardInput.Close();
+        return Finish(process, output, error);
+    }
+
     public static HostResult RunWithInput(string input, params string[] arguments) =>
         RunWithInput(Encoding.UTF8.GetBytes(input), arguments);
 
@@ -63,7 +72,9 @@ internal static class HostProcess
     }
 
     /// <summary>Starts the program with all streams redirected.</summary>
-    public static Process Start(params string[] arguments)
+    public static Process Start(params string[] arguments) => Start(arguments, null);
+
+    private static Process Start(string[] arguments, (string Name, string Value)? variable)
     {
         ProcessStartInfo info = new("dotnet")
         {
@@ -73,6 +84,10 @@ internal static class HostProcess
             StandardOutputEncoding = Encoding.UTF8,
             StandardErrorEncoding = Encoding.UTF8,
         };
+        if (variable is var (name, value))
+        {
+            info.Environment[name] = value;
+        }
         info.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "Host.dll"));
         foreach (string argument in arguments)
         {

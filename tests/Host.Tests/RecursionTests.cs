@@ -151,7 +151,7 @@ public sealed partial class RecursionTests : IDisposable
     [InlineData(1, "all 2 recursions", "generate", "-m", "mor/recursive_mc_rec2", "--show-depth")]
     [InlineData(1, "not recursive", "generate", "-m", "parscale/dynamic/dyn_p1", "--depth-out", "x.json")]
     [InlineData(2, "--depth-out", "generate", "-m", "mor/mor_token_rec3_cache", "--depth-out", "")]
-    [InlineData(1, "no-such-folder", "generate", "-m", "mor/mor_token_rec3_cache", "-n", "1", "--depth-out", "no-such-folder/x.json")]
+    [InlineData(1, "no-such-folder", "generate", "-m", "no-such-model", "--depth-out", "no-such-folder/x.json")] // Before the model is looked at.
     public void WrongUseIsRefused(int exitCode, string mention, params string[] arguments) =>
         HostProcess.Run([.. arguments.Select(GoldenModel.Resolve), "--ids", "1", "--json"]).AssertFailed(exitCode, mention);
 

@@ -51,4 +51,6 @@ public enum DType
     F8_E5M2,
     /// <summary>8-bit power of two: 2^(b − 127); 0xFF is NaN (OCP MX scale).</summary>
     F8_E8M0,
+    /// <summary>32 weights: a power of two (E8M0), 4-bit floats S.EE.M (OCP MX).</summary>
+    MXFP4,
 }

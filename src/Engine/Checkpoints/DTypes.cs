@@ -42,6 +42,7 @@ public static class DTypes
         new(DType.F8_E4M3, "F8_E4M3", 1, 1, null, "F8_E4M3"),
         new(DType.F8_E5M2, "F8_E5M2", 1, 1, null, "F8_E5M2"),
         new(DType.F8_E8M0, "F8_E8M0", 1, 1, null, "F8_E8M0"),
+        new(DType.MXFP4, "MXFP4", MXFP4Format.BlockElements, MXFP4Format.BlockBytes, 39, null),
     ];
 
     /// <summary>The table's entry for a type.</summary>
@@ -136,7 +137,6 @@ public static class DTypes
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
         40 => "NVFP4",
         41 => "Q1_0",
         42 => "Q2_0",

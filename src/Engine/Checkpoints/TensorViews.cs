@@ -25,6 +25,22 @@ public static class TensorViews
         return values;
     }
 
+    /// <summary>A run of the rows as a matrix: of a tensor of several matrices, one of them.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There are no such rows.</exception>
+    public static TensorView SliceRows(this TensorView tensor, long first, long count)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(first);
+        ArgumentOutOfRangeException.ThrowIfNegative(count);
+        if (tensor.Columns > 0)
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(count, tensor.Rows - first);
+        return tensor with
+        {
+            Shape = [count, tensor.Columns],
+            Address = tensor.Address + (nint)(first * tensor.RowBytes),
+            ByteLength = count * tensor.RowBytes,
+        };
+    }
+
     /// <summary>
     /// Checks that no scale (no value, for plain floats) is NaN or infinite. Opening a checkpoint leaves tensor data untouched, so this is
     /// for whoever reads the data anyway: backends while packing, converters while decoding.

@@ -1,4 +1,6 @@
+using System.Numerics.Tensors;
 using System.Runtime.InteropServices;
+using Engine.Checkpoints;
 using Engine.Cpu.Kernels;
 using Engine.Execution;
 using Engine.Plans;
@@ -14,11 +16,53 @@ internal sealed unsafe partial class CpuBackend
     private readonly AttentionBuffers attention = new();
 
     /// <inheritdoc/>
+    public DeviceWeights LoadHeads(HeadLinearPlan plan, Checkpoint checkpoint)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        return new CpuHeads(plan, checkpoint, ForEach);
+    }
+
+    /// <inheritdoc/>
+    public void MultiplyHeads(DeviceWeights heads, Activations input, Activations? tail, Activations output)
+    {
+        var weights = Mine<CpuHeads>(heads);
+        HeadLinearPlan plan = weights.Plan;
+        int tailWidth = tail?.Width ?? 0;
+        var work = new HeadProductWork
+        {
+            Input = Rows(input, plan.InputWidth, input.Rows),
+            Tail = tail is null ? null : Rows(tail, tailWidth, input.Rows),
+            Output = Rows(output, (long)plan.OutputWidth + tailWidth, input.Rows),
+            Weights = weights.Address,
+            Rows = input.Rows,
+            Heads = plan.Heads,
+            Inputs = plan.Inputs,
+            Outputs = plan.Outputs,
+            Carried = plan.Carried,
+            TailWidth = tailWidth,
+            Panels = weights.Panels,
+        };
+        if (ReferenceEquals(input, output) || ReferenceEquals(tail, output))
+        {
+            throw new EngineException("linear maps of heads cannot write over their input");
+        }
+        Run(kernels.MultiplyHeads, &work, (long)work.Rows * work.Heads * work.Inputs * work.Outputs > SerialProducts);
+    }
+
+    /// <inheritdoc/>
     public void NormalizeHeads(AttentionPlan attention, DeviceWeights? queryNorm, DeviceWeights? keyNorm, Activations qkv)
     {
         float* rows = Qkv(attention, qkv, qkv.Rows);
-        NormalizeHeads(queryNorm, rows, attention.Heads, attention, qkv);
-        NormalizeHeads(keyNorm, rows + attention.Heads * attention.HeadDim, attention.KvHeads, attention, qkv);
+        NormalizeHeads(queryNorm, rows, attention.Heads * attention.HeadDim, attention.QueryNormWidth, qkv);
+        NormalizeHeads(keyNorm, rows + attention.Heads * attention.HeadDim, attention.KvHeads * attention.ValueDim, attention.KeyNormWidth, qkv);
+        if (attention.ClipQkv is { } limit)
+        {
+            for (int i = 0; i < qkv.Rows; i++)
+            {
+                Span<float> row = Row(rows, i, qkv);
+                TensorPrimitives.Clamp(row, -limit, limit, row);
+            }
+        }
     }
 
     /// <inheritdoc/>
@@ -29,6 +73,7 @@ internal sealed unsafe partial class CpuBackend
             Qkv = Qkv(attention, qkv, step.Rows.Count),
             QkvWidth = qkv.Width,
             Heads = attention.Heads,
+            RopeStart = attention.RopeStart,
             Kv = Access(attention, slot),
             Rows = step.Rows.Address,
             Runs = step.Runs.Address,
@@ -37,9 +82,9 @@ internal sealed unsafe partial class CpuBackend
         if (rope is not null)
         {
             var rotation = Mine<CpuRope>(rope);
-            if (rotation.Dimensions > attention.HeadDim)
+            if (rotation.Dimensions > attention.HeadDim - attention.RopeStart)
             {
-                throw new EngineException($"cannot rotate {rotation.Dimensions} elements of heads of {attention.HeadDim}");
+                throw new EngineException($"cannot rotate {rotation.Dimensions} elements of heads of {attention.HeadDim} from {attention.RopeStart} on");
             }
             work.Rope = rotation.Table(step.PositionCount);
         }
@@ -49,14 +94,17 @@ internal sealed unsafe partial class CpuBackend
     /// <inheritdoc/>
     public void Attend(AttentionPlan attention, Activations qkv, int slot, DeviceWeights? prefixes, Activations output)
     {
-        int group = attention.KvHeads > 0 ? attention.Heads / attention.KvHeads : 0;
+        float* rows = Qkv(attention, qkv, step.Rows.Count);
+        int heads = attention.Heads / attention.KvHeads;
+        int group = QueryGroups.Together(heads, (long)step.Rows.Count * attention.KvHeads, team.Threads);
         var work = new AttentionWork
         {
-            Qkv = Qkv(attention, qkv, step.Rows.Count),
+            Qkv = rows,
             QkvWidth = qkv.Width,
-            Output = Rows(output, (long)attention.Heads * attention.HeadDim, step.Rows.Count),
+            Output = Rows(output, (long)attention.Heads * attention.ValueDim, step.Rows.Count),
             Heads = attention.Heads,
             Group = group,
+            GroupsPerKvHead = heads / group,
             PaddedGroup = QueryGroups.Pad(group),
             Scale = attention.Scale,
             Window = attention.SlidingWindow ?? int.MaxValue,
@@ -72,7 +120,15 @@ internal sealed unsafe partial class CpuBackend
         }
         if (prefixes is not null)
         {
+            if (attention.Latent is not null)
+            {
+                throw new EngineException("latent attention has no prefixes");
+            }
             work.Prefixes = this.attention.LocatePrefixes(Mine<CpuPrefixes>(prefixes), attention, step);
+        }
+        if (!attention.Sinks.IsEmpty)
+        {
+            work.Sinks = this.attention.CopySinks(attention);
         }
         bool split = this.attention.Plan(ref work, step, team.Threads, out long products);
         bool shared = products > SerialProducts && work.TaskCount > 1;
@@ -83,22 +139,22 @@ internal sealed unsafe partial class CpuBackend
         }
     }
 
-    private void NormalizeHeads(DeviceWeights? norm, float* heads, int count, AttentionPlan plan, Activations qkv)
+    private void NormalizeHeads(DeviceWeights? norm, float* heads, int elements, int width, Activations qkv)
     {
         if (norm is null)
         {
             return;
         }
         var weights = Mine<CpuNorm>(norm);
-        if (weights.Width != plan.HeadDim)
+        if (weights.Width != width)
         {
-            throw new EngineException($"expected a norm over heads of {plan.HeadDim}, found one over {weights.Width}");
+            throw new EngineException($"expected a norm over heads of {width}, found one over {weights.Width}");
         }
         NormWork work = Norm(weights, heads, heads);
         work.Groups = qkv.Rows;
-        work.PerGroup = count;
+        work.PerGroup = elements / width;
         work.Stride = qkv.Width;
-        Run(kernels.Normalize, &work, (long)qkv.Rows * count * plan.HeadDim > SerialElements);
+        Run(kernels.Normalize, &work, (long)qkv.Rows * elements > SerialElements);
     }
 
     private static float* Qkv(AttentionPlan plan, Activations qkv, int rows)
@@ -107,13 +163,18 @@ internal sealed unsafe partial class CpuBackend
         {
             throw new EngineException($"{plan.Heads} query heads over {plan.KvHeads} key heads of {plan.HeadDim} is no grouped attention");
         }
-        return Rows(qkv, (plan.Heads + 2L * plan.KvHeads) * plan.HeadDim, rows);
+        if (plan.Latent is not null && (plan.KvHeads != 1 || plan.ValueDim < 1 || plan.ValueDim > plan.HeadDim))
+        {
+            throw new EngineException($"a latent of {plan.ValueDim} in {plan.KvHeads} key heads of {plan.HeadDim} is no latent attention");
+        }
+        return Rows(qkv, (plan.Heads + (plan.Latent is null ? 2L : 1L) * plan.KvHeads) * plan.HeadDim, rows);
     }
 
     private KvAccess Access(AttentionPlan plan, int slot)
     {
         CpuKv kv = step.Kv ?? throw new EngineException("no step has begun");
-        if ((uint)slot >= (uint)kv.SlotCount || kv.Layout(slot).KvHeads != plan.KvHeads || kv.Layout(slot).HeadDim != plan.HeadDim)
+        if ((uint)slot >= (uint)kv.SlotCount || kv.Layout(slot).KvHeads != plan.KvHeads || kv.Layout(slot).HeadDim != plan.HeadDim
+            || kv.Layout(slot).ValueDim != plan.ValueDim || kv.Layout(slot).HasValues != plan.Latent is null)
         {
             throw new EngineException($"slot {slot} of {kv.SlotCount} does not hold {plan.KvHeads} heads of {plan.HeadDim}");
         }
@@ -141,6 +202,7 @@ internal sealed unsafe class AttentionBuffers : IDisposable
     private readonly NativeList<AttentionTask> tasks = new();
     private readonly NativeList<float> partials = new();
     private readonly NativeList<CacheLine> scratch = new();
+    private readonly NativeList<float> sinks = new();
 
     /// <summary>Fills in blocks, tasks and memory; true where tasks leave partial results to be merged.</summary>
     /// <param name="work">The work, complete but for these.</param>
@@ -162,10 +224,10 @@ internal sealed unsafe class AttentionBuffers : IDisposable
                 products += (long)block.RowCount * Math.Min(work.LastIndex(block) + 1L, work.Window);
             }
         }
-        products *= 2L * work.Heads * work.Kv.Layout.HeadDim;
+        products *= (long)work.Heads * (work.Kv.Layout.HeadDim + work.Kv.Layout.ValueDim);
         work.Blocks = blocks.Address;
 
-        int whole = blocks.Count * work.Kv.Layout.KvHeads;
+        int whole = blocks.Count * work.Kv.Layout.KvHeads * work.GroupsPerKvHead;
         bool split = whole < TasksPerThread * threads && whole % threads != 0;
         long floats = Cut(work, split);
         partials.Resize(checked((int)floats));
@@ -200,8 +262,21 @@ internal sealed unsafe class AttentionBuffers : IDisposable
         return prefixTiles.Address;
     }
 
+    /// <summary>The plan's sinks where kernels can read them.</summary>
+    public float* CopySinks(AttentionPlan plan)
+    {
+        if (plan.Sinks.Length != plan.Heads)
+        {
+            throw new EngineException($"{plan.Sinks.Length} sinks do not fit {plan.Heads} heads");
+        }
+        sinks.Resize(plan.Heads);
+        plan.Sinks.CopyTo(new Span<float>(sinks.Address, plan.Heads));
+        return sinks.Address;
+    }
+
     public void Dispose()
     {
+        sinks.Dispose();
         prefixTiles.Dispose();
         blocks.Dispose();
         tasks.Dispose();
@@ -221,16 +296,16 @@ internal sealed unsafe class AttentionBuffers : IDisposable
             long segmentTokens = (long)work.SegmentPages * work.Kv.Layout.PageTokens;
             int first = (int)(Math.Max(0, (long)firstIndex + 1 - work.Window) / segmentTokens);
             int end = (int)(work.LastIndex(block) / segmentTokens) + 1;
-            for (int kvHead = 0; kvHead < work.Kv.Layout.KvHeads; kvHead++)
+            for (int group = 0; group < work.Kv.Layout.KvHeads * work.GroupsPerKvHead; group++)
             {
                 if (!split || end - first == 1)
                 {
-                    tasks.Add(new AttentionTask(b, kvHead, first, end, Partial: -1, Parts: 1));
+                    tasks.Add(new AttentionTask(b, group, first, end, Partial: -1, Parts: 1));
                     continue;
                 }
                 for (int segment = first; segment < end; segment++)
                 {
-                    tasks.Add(new AttentionTask(b, kvHead, segment, segment + 1, partial, segment == first ? end - first : 0));
+                    tasks.Add(new AttentionTask(b, group, segment, segment + 1, partial, segment == first ? end - first : 0));
                     partial += (work.StateFloats(block.RowCount) + 15) & -16L;
                 }
             }

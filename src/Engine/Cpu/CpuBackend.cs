@@ -50,6 +50,8 @@ internal sealed unsafe partial class CpuBackend : IBackend
         kernels = KernelTable.For(set);
         matmulLimit = options.Limit is null ? null : Widest(set);
         team = new ThreadTeam(threads);
+        expertMemory = new ExpertMemory(options.ExpertBytes);
+        experts = new ExpertRun(team, kernels);
         device = $"CPU, {set}, {threads} {(threads == 1 ? "thread" : "threads")}";
     }
 
@@ -63,6 +65,11 @@ internal sealed unsafe partial class CpuBackend : IBackend
     public DeviceWeights LoadLinear(LinearPlan plan, Checkpoint checkpoint)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
+        return Pack(plan, checkpoint);
+    }
+
+    private PackedLinear Pack(LinearPlan plan, Checkpoint checkpoint)
+    {
         PackedLinear packed = PackedLinear.Load(plan, checkpoint, team, activationPrecision);
         if (matmulLimit is { } limit)
         {
@@ -156,19 +163,22 @@ internal sealed unsafe partial class CpuBackend : IBackend
     }
 
     /// <inheritdoc/>
-    public void Activate(Activation activation, Activations input, Activations output)
+    public void Activate(Activation activation, Activations input, Activations output, SwiGluClamp? clamp = null)
     {
         if (!kernels.Has(activation))
         {
             throw new EngineException($"unknown activation {activation}");
         }
-        bool gated = activation is Activation.SwiGlu or Activation.GeGluTanh;
+        bool gated = activation.IsGated();
+        clamp ??= SwiGluClamp.Default;
         var work = new ActivationWork
         {
             Input = Rows(input, gated ? 2L * output.Width : output.Width, input.Rows),
             Output = Rows(output, output.Width, input.Rows),
             Rows = input.Rows,
             Width = output.Width,
+            Limit = clamp.Limit,
+            Alpha = clamp.Alpha,
         };
         if (gated && ReferenceEquals(input, output))
         {
@@ -305,6 +315,7 @@ internal sealed unsafe partial class CpuBackend : IBackend
             team.Dispose();
             step.Dispose();
             attention.Dispose();
+            experts.Dispose();
         }
     }
 

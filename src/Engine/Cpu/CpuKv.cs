@@ -21,9 +21,10 @@ internal sealed unsafe class CpuKv : KvStorage
         {
             KvSlotPlan shape = slots[slot];
             // A bound far above any model's, so that no product below overflows.
-            if (shape.KvHeads is < 1 or > 1 << 16 || shape.HeadDim is < 1 or > 1 << 16 || pageTokens > 1 << 16)
+            if (shape.KvHeads is < 1 or > 1 << 16 || shape.HeadDim is < 1 or > 1 << 16 || pageTokens > 1 << 16
+                || shape.ValueDim < 1 || shape.ValueDim > shape.HeadDim)
             {
-                throw new EngineException($"impossible shape: {shape.KvHeads} heads of {shape.HeadDim}, pages of {pageTokens} tokens",
+                throw new EngineException($"impossible shape: {shape.KvHeads} heads of {shape.HeadDim}, values of {shape.ValueDim}, pages of {pageTokens} tokens",
                     item: $"KV slot {slot}");
             }
             if (format == KvFormat.Q8_0 && shape.HeadDim % KvLayout.BlockElements != 0)

@@ -33,6 +33,12 @@ public sealed record CpuOptions
     /// <summary>Precision of activations that are multiplied with weights stored as BF16.</summary>
     public ActivationPrecision ActivationPrecision { get; init; }
 
+    /// <summary>
+    /// Bytes that packed experts of mixtures of experts may take; those not used for longest are let go, and read again from the file when a token needs them.
+    /// Null keeps all, packed while loading.
+    /// </summary>
+    public long? ExpertBytes { get; init; }
+
     /// <summary>Instruction sets of this machine, narrowest first.</summary>
     public static IReadOnlyList<InstructionSet> Available { get; } = [.. Enum.GetValues<InstructionSet>().Where(IsSupported)];
 

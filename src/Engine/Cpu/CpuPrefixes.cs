@@ -103,7 +103,7 @@ internal sealed unsafe class CpuPrefixes : DeviceWeights
     private float[] Read(WeightRef weight, int streams, int tokens, Checkpoint checkpoint)
     {
         TensorView view = checkpoint[weight.Tensor];
-        if (view.Shape is not [var s, var h, var t, var d] || s != streams || h != KvHeads || t != tokens || d != HeadDim)
+        if (!weight.IsPlain || view.Shape is not [var s, var h, var t, var d] || s != streams || h != KvHeads || t != tokens || d != HeadDim)
         {
             throw new EngineException(
                 $"expected a prefix [{streams}, {KvHeads}, {tokens}, {HeadDim}], found [{string.Join(", ", view.Shape)}]", checkpoint.Path, weight.Tensor);

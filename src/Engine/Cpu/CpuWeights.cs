@@ -47,7 +47,7 @@ internal sealed unsafe class CpuNorm : DeviceWeights
     private static void ReadVector(WeightRef weight, Span<float> destination, Checkpoint checkpoint)
     {
         TensorView view = checkpoint[weight.Tensor];
-        if (view.Rows != 1 || weight.FirstRow < 0 || view.Columns < (long)weight.FirstRow + destination.Length)
+        if (!weight.IsPlain || view.Rows != 1 || weight.FirstRow < 0 || view.Columns < (long)weight.FirstRow + destination.Length)
         {
             throw new EngineException(
                 $"expected a vector of {destination.Length} elements from {weight.FirstRow}, found [{string.Join(", ", view.Shape)}]",
@@ -79,7 +79,7 @@ internal sealed class MappedTable
     public MappedTable(WeightRef weight, int columns, Checkpoint checkpoint)
     {
         view = checkpoint[weight.Tensor];
-        if (weight.Transposed || view.Shape.Length != 2 || view.Columns != columns || weight.FirstRow < 0 || weight.FirstRow >= view.Rows)
+        if (!weight.IsPlain || weight.Transposed || view.Shape.Length != 2 || view.Columns != columns || weight.FirstRow < 0 || weight.FirstRow >= view.Rows)
         {
             throw new EngineException(
                 $"expected a table of rows of {columns} elements from row {weight.FirstRow}, found [{string.Join(", ", view.Shape)}]"

@@ -5,9 +5,9 @@ namespace Engine.Cpu;
 
 /// <summary>
 /// Where keys and values lie. A page is, for every KV head, a run of <em>tiles</em> of <see cref="TileTokens"/> tokens; a tile is
-/// [K: headDim × tileTokens | V: tileTokens × paddedHeadDim], both row-major. K is transposed so that scores of neighbouring tokens are neighbouring
+/// [K: headDim × tileTokens | V: tileTokens × paddedValueDim], both row-major. K is transposed so that scores of neighbouring tokens are neighbouring
 /// lanes and no sum over lanes is needed; V is not, so that neighbouring elements of the output are. Both products of attention are then the
-/// same small matrix multiplication. A Q8_0 tile is all its codes, then their scales as float32 that hold binary16 values.
+/// same small matrix multiplication. Where values are a part of the keys, V is not stored, and attention turns K around. A Q8_0 tile is all its codes, then their scales as float32 that hold binary16 values.
 /// </summary>
 internal readonly record struct KvLayout
 {
@@ -26,10 +26,12 @@ internal readonly record struct KvLayout
         KvHeads = slot.KvHeads;
         Format = format;
         PageTokens = pageTokens;
-        PaddedHeadDim = RoundUp(slot.HeadDim);
+        ValueDim = slot.ValueDim;
+        PaddedValueDim = RoundUp(slot.ValueDim);
+        HasValues = slot.LatentDim is null;
         TileTokens = Math.Min(LargestTile, RoundUp(pageTokens));
         KeyBytes = TileBytes(format, (long)HeadDim * TileTokens);
-        ValueBytes = TileBytes(format, (long)PaddedHeadDim * TileTokens);
+        ValueBytes = HasValues ? TileBytes(format, (long)PaddedValueDim * TileTokens) : 0;
         TilesPerPage = (pageTokens + TileTokens - 1) / TileTokens;
         PageBytes = checked(KvHeads * TilesPerPage * (KeyBytes + ValueBytes));
     }
@@ -38,8 +40,14 @@ internal readonly record struct KvLayout
 
     public int HeadDim { get; }
 
-    /// <summary>headDim rounded up to whole vectors: the columns of V.</summary>
-    public int PaddedHeadDim { get; }
+    /// <summary>Elements of a value.</summary>
+    public int ValueDim { get; }
+
+    /// <summary>valueDim rounded up to whole vectors: the columns of V.</summary>
+    public int PaddedValueDim { get; }
+
+    /// <summary>Values are stored; otherwise they are the first elements of the keys.</summary>
+    public bool HasValues { get; }
 
     public KvFormat Format { get; }
 

@@ -165,6 +165,7 @@ internal sealed class DepthLoop
                 }
                 BlockPlan block = map.Blocks[here.Block], other = map.Blocks[before.Block];
                 same &= ReferenceEquals(block.Attention, other.Attention) && ReferenceEquals(block.FeedForward, other.FeedForward)
+                    && ReferenceEquals(block.Experts, other.Experts)
                     && here.AttentionNorm == before.AttentionNorm && here.FeedForwardNorm == before.FeedForwardNorm;
             }
             if (!same)

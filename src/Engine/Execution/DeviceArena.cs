@@ -7,6 +7,7 @@ namespace Engine.Execution;
 internal sealed class DeviceArena(IBackend backend, Checkpoint checkpoint, int maxRows) : IDisposable
 {
     private readonly Stack<IDisposable> owned = new();
+    private readonly List<DeviceWeights> weights = [];
     private readonly Dictionary<(char Role, int Width), Activations> scratch = [];
 
     public IBackend Backend => backend;
@@ -16,15 +17,15 @@ internal sealed class DeviceArena(IBackend backend, Checkpoint checkpoint, int m
     /// <summary>The most rows that operations work on at a time.</summary>
     public int MaxRows => maxRows;
 
-    /// <summary>Bytes of packed weights.</summary>
-    public long WeightBytes { get; private set; }
+    /// <summary>Bytes of weights that are packed now: experts may come and go.</summary>
+    public long WeightBytes => weights.Sum(static loaded => loaded.Bytes);
 
     /// <summary>Takes over weights.</summary>
-    public DeviceWeights Own(DeviceWeights weights)
+    public DeviceWeights Own(DeviceWeights loaded)
     {
-        owned.Push(weights);
-        WeightBytes += weights.Bytes;
-        return weights;
+        owned.Push(loaded);
+        weights.Add(loaded);
+        return loaded;
     }
 
     /// <summary>Packs a linear map.</summary>
@@ -39,6 +40,13 @@ internal sealed class DeviceArena(IBackend backend, Checkpoint checkpoint, int m
         Activations buffer = backend.Allocate(capacity, width);
         owned.Push(buffer);
         return buffer;
+    }
+
+    /// <summary>Takes over room for a router's choices.</summary>
+    public ExpertSelection Own(ExpertSelection selection)
+    {
+        owned.Push(selection);
+        return selection;
     }
 
     /// <summary>

@@ -13,7 +13,8 @@ public readonly record struct LoadProgress(long BytesLoaded, double Fraction);
 /// <param name="SequenceSteps">Sequences that took part, summed over the passes: divided by <paramref name="Steps"/>, the mean batch.</param>
 /// <param name="Tokens">Tokens that have gone through the model.</param>
 /// <param name="RowsRun">Rows times layers: what tokens that leave early save.</param>
-public readonly record struct WorkDone(long Steps, long SequenceSteps, long Tokens, long RowsRun);
+/// <param name="Experts">What mixtures of experts have read.</param>
+public readonly record struct WorkDone(long Steps, long SequenceSteps, long Tokens, long RowsRun, ExpertTraffic Experts);
 
 /// <summary>How tokens of a Mixture-of-Recursions model with expert choice are given their depths.</summary>
 public enum DepthSelection
@@ -54,7 +55,8 @@ public sealed class Executor : IDisposable
     private long steps, sequenceSteps, tokens;
 
     private Executor(
-        ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows, DepthSelection selection, IProgress<LoadProgress>? progress)
+        ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows, DepthSelection selection, int? expertsPerToken,
+        IProgress<LoadProgress>? progress)
     {
         Plan = plan;
         MaxRows = maxRows;
@@ -71,7 +73,7 @@ public sealed class Executor : IDisposable
             embedding = arena.Own(backend.LoadEmbedding(plan.Embedding, plan.HiddenSize, checkpoint, plan.Head, head));
             finalNorm = arena.Norm(plan.FinalNorm, plan.HiddenSize)!;
             Report();
-            layers = new LayerStack(arena, plan, Report);
+            layers = new LayerStack(arena, plan, expertsPerToken, Report);
             loop = plan.Layers.Recursion is { Router: not null } recursion ? new DepthLoop(arena, plan, recursion, layers, selection) : null;
             mixer = plan.Streams is null ? null : new StreamMixer(arena, plan, layers, LogitChunk);
             int streams = plan.Streams?.Sets.Max(static set => set.Count) ?? 1;
@@ -96,11 +98,18 @@ public sealed class Executor : IDisposable
     /// <summary>How depths are chosen, where the plan has a router that lets depths choose.</summary>
     public DepthSelection Selection { get; }
 
-    /// <summary>Bytes of packed weights on the device.</summary>
+    /// <summary>Bytes of weights that are packed on the device now.</summary>
     public long WeightBytes => arena.WeightBytes;
 
     /// <summary>What has been computed so far.</summary>
-    public WorkDone Work => new(steps, sequenceSteps, tokens, layers.RowsRun);
+    public WorkDone Work => new(steps, sequenceSteps, tokens, layers.RowsRun, backend.ExpertTraffic);
+
+    /// <summary>Told what routers of experts choose in every step; null costs nothing.</summary>
+    public IExpertObserver? ExpertObserver
+    {
+        get => layers.ExpertObserver;
+        set => layers.ExpertObserver = value;
+    }
 
     /// <summary>Rows stay inside between steps.</summary>
     public bool KeepsRows => loop is not null;
@@ -112,11 +121,15 @@ public sealed class Executor : IDisposable
     /// <param name="maxRows">The most rows a step may have.</param>
     /// <param name="progress">Told after each layer.</param>
     /// <param name="selection">How depths choose tokens, where they do.</param>
+    /// <param name="expertsPerToken">
+    /// Experts that mixtures of experts send a token to, instead of the plan's number; where a layer has fewer, those. Weights that the plan does not
+    /// normalise then sum to something else than in training.
+    /// </param>
     /// <exception cref="EngineException">A tensor is missing, or its shape or format does not fit. Nothing stays allocated.</exception>
     public static Executor Load(
         ModelPlan plan, Checkpoint checkpoint, IBackend backend, int maxRows = 512, IProgress<LoadProgress>? progress = null,
-        DepthSelection selection = DepthSelection.Causal) =>
-        new(plan, checkpoint, backend, maxRows, selection, progress);
+        DepthSelection selection = DepthSelection.Causal, int? expertsPerToken = null) =>
+        new(plan, checkpoint, backend, maxRows, selection, expertsPerToken, progress);
 
     /// <summary>
     /// Lets the rows of <paramref name="step"/> enter, runs them and the rows inside whose tracks are in the step, and hands every row that finishes to

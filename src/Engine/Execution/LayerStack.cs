@@ -14,16 +14,21 @@ internal sealed class LayerStack
     private readonly Layer[] layers;
     private readonly Dictionary<AttentionPlan, AttentionWeights> attentions = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<FeedForwardPlan, FeedForwardWeights> feedForwards = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<ExpertsPlan, ExpertsWeights> experts = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<int, ExpertSelection> selections = [];
+    private readonly int? expertsPerToken;
     private readonly Dictionary<RopePlan, DeviceWeights> ropes = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<NormPlan, DeviceWeights> norms = [];
 
     /// <param name="arena">Holds what is loaded.</param>
     /// <param name="plan">What to compute.</param>
+    /// <param name="expertsPerToken">Experts that a token is sent to, instead of the plan's.</param>
     /// <param name="loaded">Called after each step's weights.</param>
-    public LayerStack(DeviceArena arena, ModelPlan plan, Action loaded)
+    public LayerStack(DeviceArena arena, ModelPlan plan, int? expertsPerToken, Action loaded)
     {
         this.arena = arena;
         this.plan = plan;
+        this.expertsPerToken = expertsPerToken;
         backend = arena.Backend;
         layers = new Layer[plan.Layers.Steps.Length];
         for (int i = 0; i < layers.Length; i++)
@@ -36,6 +41,9 @@ internal sealed class LayerStack
 
     /// <summary>The residual stream of the selected rows, [rows, hiddenSize].</summary>
     public Activations Residual { get; }
+
+    /// <summary>Told what routers of experts choose, where there is one.</summary>
+    public IExpertObserver? ExpertObserver { get; set; }
 
     /// <summary>Rows times steps that have run: what the layers have cost so far.</summary>
     public long RowsRun { get; private set; }
@@ -61,10 +69,35 @@ internal sealed class LayerStack
             Activations inner = arena.Scratch('i', shape.In.Outputs, normed.Rows);
             Activations activated = arena.Scratch('f', shape.Width, normed.Rows);
             backend.Multiply(feedForward.In, normed, inner);
-            backend.Activate(shape.Activation, inner, activated);
+            backend.Activate(shape.Activation, inner, activated, shape.Clamp);
             backend.Multiply(feedForward.Down, activated, Residual, accumulate: true);
         }
+        else if (layer.Experts is { } mixture)
+        {
+            Mix(index, mixture, Normalize(layer.FeedForwardNorm!, Residual));
+        }
         RowsRun += rows.Rows.Length;
+    }
+
+    private void Mix(int index, ExpertsWeights mixture, Activations normed)
+    {
+        Activations logits = arena.Scratch('g', mixture.Plan.Router.Logits.Outputs, normed.Rows);
+        backend.Multiply(mixture.Router, normed, logits);
+        backend.SelectExperts(mixture.Plan, logits, mixture.PerToken, mixture.Selection);
+        if (ExpertObserver is { } observer)
+        {
+            Report(observer, index, mixture.Selection);
+        }
+        backend.ApplyExperts(mixture.Slots, normed, mixture.Selection, Residual);
+    }
+
+    private void Report(IExpertObserver observer, int index, ExpertSelection selection)
+    {
+        int count = selection.Rows * selection.Most;
+        int[] slots = new int[count];
+        float[] weights = new float[count];
+        backend.ReadSelection(selection, slots, weights);
+        observer.Chosen(index, selection.Most, slots, weights);
     }
 
     /// <summary>First half of attention: from the residual stream to rotated q, with k and v appended. The result lives until the next projection.</summary>
@@ -72,9 +105,16 @@ internal sealed class LayerStack
     {
         AttentionWeights weights = layers[index].Attention!;
         Activations normed = Normalize(layers[index].AttentionNorm!, residual);
-        Activations qkv = arena.Scratch('q', weights.Plan.Qkv.Outputs, normed.Rows);
-        backend.Multiply(weights.Qkv, normed, qkv);
-        if (weights.QueryNorm is not null || weights.KeyNorm is not null)
+        Activations qkv = arena.Scratch('q', weights.Plan.QkvWidth, normed.Rows);
+        if (weights.Latent is { } latent)
+        {
+            ProjectLatent(weights, latent, normed, qkv);
+        }
+        else
+        {
+            backend.Multiply(weights.Qkv, normed, qkv);
+        }
+        if (weights.QueryNorm is not null || weights.KeyNorm is not null || weights.Plan.ClipQkv is not null)
         {
             backend.NormalizeHeads(weights.Plan, weights.QueryNorm, weights.KeyNorm, qkv);
         }
@@ -82,12 +122,32 @@ internal sealed class LayerStack
         return qkv;
     }
 
+    /// <summary>Queries brought to the latent's width, and behind them the key that all heads share.</summary>
+    private void ProjectLatent(AttentionWeights weights, LatentWeights latent, Activations normed, Activations qkv)
+    {
+        Activations source = normed;
+        if (latent.QueryDown is not null)
+        {
+            source = arena.Scratch('d', latent.Plan.QueryDown!.Outputs, normed.Rows);
+            backend.Multiply(latent.QueryDown, normed, source);
+            if (latent.QueryDownNorm is not null)
+            {
+                backend.Normalize(latent.QueryDownNorm, source, source);
+            }
+        }
+        Activations queries = arena.Scratch('h', latent.Plan.Query.Outputs, normed.Rows);
+        Activations key = arena.Scratch('c', weights.Plan.Qkv.Outputs, normed.Rows);
+        backend.Multiply(latent.Query, source, queries);
+        backend.Multiply(weights.Qkv, normed, key);
+        backend.MultiplyHeads(latent.KeyUp, queries, key, qkv);
+    }
+
     /// <summary>Second half of attention: what the queries of the selected rows see is added to the residual stream.</summary>
     public void Attend(int index, StepPlan step, RowSet rows, Activations qkv)
     {
         AttentionWeights weights = layers[index].Attention!;
         int slot = plan.Layers.Steps[index].KvSlot;
-        Activations mixed = arena.Scratch('a', weights.Plan.Output.Inputs, qkv.Rows);
+        Activations mixed = arena.Scratch('a', weights.Plan.Heads * weights.Plan.ValueDim, qkv.Rows);
         backend.Attend(weights.Plan, qkv, slot, layers[index].Prefixes, mixed);
         foreach (RowRun run in rows.Runs)
         {
@@ -95,6 +155,12 @@ internal sealed class LayerStack
             {
                 step.CountAppended(run.Track, slot + run.SlotShift, run.RowCount);
             }
+        }
+        if (weights.Latent is { } latent)
+        {
+            Activations values = arena.Scratch('v', weights.Plan.Output.Inputs, qkv.Rows);
+            backend.MultiplyHeads(latent.ValueUp, mixed, tail: null, values);
+            mixed = values;
         }
         backend.Multiply(weights.Output, mixed, Residual, accumulate: true);
     }
@@ -113,6 +179,7 @@ internal sealed class LayerStack
         return new Layer(
             block.Attention is null ? null : LoadAttention(block.Attention),
             block.FeedForward is null ? null : LoadFeedForward(block.FeedForward),
+            block.Experts is null ? null : LoadExperts(block.Experts),
             LoadNorm(step.AttentionNorm),
             LoadNorm(step.FeedForwardNorm),
             LoadPrefixes(index, plan.Layers.KvSlots[step.KvSlot]));
@@ -122,17 +189,36 @@ internal sealed class LayerStack
     {
         if (!attentions.TryGetValue(attention, out AttentionWeights? weights))
         {
-            arena.Scratch('q', attention.Qkv.Outputs);
-            arena.Scratch('a', attention.Output.Inputs);
+            arena.Scratch('q', attention.QkvWidth);
+            arena.Scratch('a', attention.Heads * attention.ValueDim);
             attentions[attention] = weights = new AttentionWeights(
                 attention,
                 arena.Linear(attention.Qkv),
                 arena.Linear(attention.Output),
-                arena.Norm(attention.QueryNorm, attention.HeadDim),
-                arena.Norm(attention.KeyNorm, attention.HeadDim),
-                attention.Rope is null ? null : LoadRope(attention.Rope));
+                arena.Norm(attention.QueryNorm, attention.QueryNormWidth),
+                arena.Norm(attention.KeyNorm, attention.KeyNormWidth),
+                attention.Rope is null ? null : LoadRope(attention.Rope),
+                attention.Latent is null ? null : LoadLatent(attention, attention.Latent));
         }
         return weights;
+    }
+
+    private LatentWeights LoadLatent(AttentionPlan attention, LatentPlan latent)
+    {
+        if (latent.QueryDown is not null)
+        {
+            arena.Scratch('d', latent.QueryDown.Outputs);
+        }
+        arena.Scratch('h', latent.Query.Outputs);
+        arena.Scratch('c', attention.Qkv.Outputs);
+        arena.Scratch('v', attention.Output.Inputs);
+        return new LatentWeights(
+            latent,
+            latent.QueryDown is null ? null : arena.Linear(latent.QueryDown),
+            arena.Norm(latent.QueryDownNorm, latent.Query.Inputs),
+            arena.Linear(latent.Query),
+            arena.Own(backend.LoadHeads(latent.KeyUp, arena.Checkpoint)),
+            arena.Own(backend.LoadHeads(latent.ValueUp, arena.Checkpoint)));
     }
 
     private FeedForwardWeights LoadFeedForward(FeedForwardPlan feedForward)
@@ -143,6 +229,22 @@ internal sealed class LayerStack
             arena.Scratch('f', feedForward.Width);
             feedForwards[feedForward] = weights = new FeedForwardWeights(
                 feedForward, arena.Linear(feedForward.In), arena.Linear(feedForward.Down));
+        }
+        return weights;
+    }
+
+    private ExpertsWeights LoadExperts(ExpertsPlan mixture)
+    {
+        if (!experts.TryGetValue(mixture, out ExpertsWeights? weights))
+        {
+            int perToken = mixture.PerToken(expertsPerToken), most = perToken + mixture.Shared.Length;
+            if (!selections.TryGetValue(most, out ExpertSelection? selection))
+            {
+                selections[most] = selection = arena.Own(backend.AllocateSelection(arena.MaxRows, most));
+            }
+            arena.Scratch('g', mixture.Router.Logits.Outputs);
+            experts[mixture] = weights = new ExpertsWeights(
+                mixture, arena.Linear(mixture.Router.Logits), arena.Own(backend.LoadExperts(mixture, arena.Checkpoint)), selection, perToken);
         }
         return weights;
     }
@@ -186,11 +288,18 @@ internal sealed class LayerStack
 
     /// <summary>Packed weights of a step; null where it has no such part.</summary>
     private sealed record Layer(
-        AttentionWeights? Attention, FeedForwardWeights? FeedForward, DeviceWeights? AttentionNorm, DeviceWeights? FeedForwardNorm,
-        DeviceWeights? Prefixes);
+        AttentionWeights? Attention, FeedForwardWeights? FeedForward, ExpertsWeights? Experts, DeviceWeights? AttentionNorm,
+        DeviceWeights? FeedForwardNorm, DeviceWeights? Prefixes);
 
     private sealed record AttentionWeights(
-        AttentionPlan Plan, DeviceWeights Qkv, DeviceWeights Output, DeviceWeights? QueryNorm, DeviceWeights? KeyNorm, DeviceWeights? Rope);
+        AttentionPlan Plan, DeviceWeights Qkv, DeviceWeights Output, DeviceWeights? QueryNorm, DeviceWeights? KeyNorm, DeviceWeights? Rope,
+        LatentWeights? Latent);
+
+    private sealed record LatentWeights(
+        LatentPlan Plan, DeviceWeights? QueryDown, DeviceWeights? QueryDownNorm, DeviceWeights Query, DeviceWeights KeyUp, DeviceWeights ValueUp);
 
     private sealed record FeedForwardWeights(FeedForwardPlan Plan, DeviceWeights In, DeviceWeights Down);
+
+    private sealed record ExpertsWeights(
+        ExpertsPlan Plan, DeviceWeights Router, DeviceWeights Slots, ExpertSelection Selection, int PerToken);
 }

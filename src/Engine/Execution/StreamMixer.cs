@@ -28,7 +28,7 @@ internal sealed class StreamMixer
         hidden = plan.HiddenSize;
         entering = arena.Allocate(arena.MaxRows, hidden);
         // What a token computes before the first prefix is the same in every stream, and computed once.
-        expandedQkv = arena.Allocate(arena.MaxRows, plan.Layers.Blocks[plan.Layers.Steps[0].Block].Attention!.Qkv.Outputs);
+        expandedQkv = arena.Allocate(arena.MaxRows, plan.Layers.Blocks[plan.Layers.Steps[0].Block].Attention!.QkvWidth);
         gates = [.. plan.Streams!.Sets.Select(set => set.Gate is null ? null : new Gate(arena, set.Gate, set.Count, hidden, tokens))];
         hostWeights = new float[tokens * plan.Streams.Sets.Max(static set => set.Count)];
     }

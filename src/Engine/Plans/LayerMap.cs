@@ -39,7 +39,8 @@ public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<L
 /// <summary>Weights of a transformer block; either sublayer may be absent.</summary>
 /// <param name="Attention">Self-attention, or null.</param>
 /// <param name="FeedForward">Feed-forward, or null.</param>
-public sealed record BlockPlan(AttentionPlan? Attention, FeedForwardPlan? FeedForward);
+/// <param name="Experts">A mixture of experts in place of the feed-forward, or null.</param>
+public sealed record BlockPlan(AttentionPlan? Attention, FeedForwardPlan? FeedForward, ExpertsPlan? Experts = null);
 
 /// <summary>One application of a block.</summary>
 /// <param name="Block">Index into <see cref="LayerMap.Blocks"/>.</param>
@@ -55,8 +56,16 @@ public sealed record LayerStep(int Block, int KvSlot, NormPlan? AttentionNorm, N
     public bool WritesKv { get; init; } = true;
 }
 
-/// <summary>Shape of the keys and values of a slot: per token, K and V are [kvHeads, headDim] each.</summary>
+/// <summary>Shape of the keys and values of a slot: per token, K and V are [kvHeads, headDim] each, or K is and V is a part of it.</summary>
 /// <param name="KvHeads">Key and value heads.</param>
 /// <param name="HeadDim">Elements of a head.</param>
 /// <param name="SharedByStreams">What is stored is the same in every stream of a sequence, so the first stream holds it for all.</param>
-public readonly record struct KvSlotPlan(int KvHeads, int HeadDim, bool SharedByStreams = false);
+/// <param name="LatentDim">Values are the first so many elements of the keys and not stored besides (<see cref="LatentPlan"/>); null where they are.</param>
+public readonly record struct KvSlotPlan(int KvHeads, int HeadDim, bool SharedByStreams = false, int? LatentDim = null)
+{
+    /// <summary>Elements of a value.</summary>
+    public int ValueDim => LatentDim ?? HeadDim;
+
+    /// <summary>Numbers stored for a token.</summary>
+    public long ElementsPerToken => (LatentDim is null ? 2L : 1L) * KvHeads * HeadDim;
+}

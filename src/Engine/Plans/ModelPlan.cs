@@ -35,11 +35,30 @@ public sealed record ModelPlan
     public StreamsPlan? Streams { get; init; }
 }
 
-/// <summary>A tensor, or a run of its rows, or its transpose.</summary>
+/// <summary>A tensor, or some of its rows, or of its transpose; of a vector, some of its elements.</summary>
 /// <param name="Tensor">Name in the checkpoint.</param>
 /// <param name="FirstRow">First output row taken (after transposition).</param>
 /// <param name="Transposed">The file stores [inputs, outputs] (GPT-2's Conv1D).</param>
-public sealed record WeightRef(string Tensor, int FirstRow = 0, bool Transposed = false);
+public sealed record WeightRef(string Tensor, int FirstRow = 0, bool Transposed = false)
+{
+    /// <summary>Rows from one that is taken to the next, at least 1: 2 where gate and up rows take turns.</summary>
+    public int RowStep { get; init; } = 1;
+
+    /// <summary>
+    /// Which part along the outermost dimension is meant, all else being said of that part alone: a matrix of [experts, outputs, inputs], a vector of
+    /// [experts, outputs]. Null for the whole tensor, whose rows count through all of them.
+    /// </summary>
+    public int? Slice { get; init; }
+
+    /// <summary>
+    /// Where the tensor holds MXFP4 codes apart from their scales, [outputs, inputs / 32, 16] bytes, byte j of which has inputs 2j (low nibble) and 2j + 1: the
+    /// tensor of the scales, [outputs, inputs / 32]. Null for all others.
+    /// </summary>
+    public string? Scales { get; init; }
+
+    /// <summary>A run of rows of one tensor, as every reader of weights takes them.</summary>
+    public bool IsPlain => RowStep == 1 && Slice is null && Scales is null;
+}
 
 /// <summary>One weight matrix of a <see cref="LinearPlan"/>: <c>y = W·x + b</c> for its own rows of y.</summary>
 /// <param name="Outputs">Rows of W.</param>
@@ -99,6 +118,60 @@ public sealed record RopePlan(RopePairing Pairing, ImmutableArray<double> Invers
     public int Dimensions => InverseFrequencies.Length * 2;
 }
 
+/// <summary>
+/// A linear map of each head's own, block-diagonal over [heads × (inputs + carried)] → [heads × (outputs + carried)]: the first elements of a head are
+/// multiplied, the others follow as they are.
+/// </summary>
+/// <param name="Heads">Heads.</param>
+/// <param name="Inputs">Elements of a head that are multiplied.</param>
+/// <param name="Outputs">What they become.</param>
+/// <param name="Carried">Elements behind them that are copied.</param>
+/// <param name="Weight">
+/// The matrices of all heads, [heads × rowsPerHead, columns]: a head's is [outputs, inputs], or [inputs, outputs] where transposed, and that of head 0 begins
+/// at the row of the file that is named.
+/// </param>
+/// <param name="RowsPerHead">Rows of the file from a head's matrix to the next head's.</param>
+public sealed record HeadLinearPlan(int Heads, int Inputs, int Outputs, int Carried, WeightRef Weight, int RowsPerHead)
+{
+    /// <summary>Width of the input.</summary>
+    public int InputWidth => Heads * (Inputs + Carried);
+
+    /// <summary>Width of the output.</summary>
+    public int OutputWidth => Heads * (Outputs + Carried);
+
+    /// <summary>Rows of the file that a head's matrix takes.</summary>
+    public int StoredRows => Weight.Transposed ? Inputs : Outputs;
+
+    /// <summary>Columns of the file.</summary>
+    public int StoredColumns => Weight.Transposed ? Outputs : Inputs;
+}
+
+/// <summary>
+/// Multi-head latent attention (DeepSeek-AI 2024, section 2.1) with the up-projections absorbed: all heads share one key [c | rotated part], c being the
+/// latent that keys and values are made from, and the cache holds nothing else. With kᵢ = [W_K·c | r] and v = W_V·c of a head,
+/// q·k = [W_Kᵀ·q | q′]·[c | r] and Σ p·v = W_V·Σ p·c, so that queries are brought to the latent's width and results from it.
+/// </summary>
+public sealed record LatentPlan
+{
+    /// <summary>Elements of c.</summary>
+    public required int Rank { get; init; }
+
+    /// <summary>hidden → what <see cref="Query"/> reads; null where that is the hidden state.</summary>
+    public LinearPlan? QueryDown { get; init; }
+
+    /// <summary>Norm behind <see cref="QueryDown"/>, over all of it; null where there is none.</summary>
+    public NormPlan? QueryDownNorm { get; init; }
+
+    /// <summary>→ heads × (elements for the latent's keys + rotated elements).</summary>
+    public required LinearPlan Query { get; init; }
+
+    /// <summary>W_Kᵀ: a head's query → [<see cref="Rank"/> | rotated elements, carried].</summary>
+    public required HeadLinearPlan KeyUp { get; init; }
+
+    /// <summary>W_V: Σ p·c of a head → its value, <see cref="Rank"/> → value elements.</summary>
+    public required HeadLinearPlan ValueUp { get; init; }
+}
+
 /// <summary>Causal self-attention with grouped queries.</summary>
 public sealed record AttentionPlan
 {
@@ -114,20 +187,56 @@ public sealed record AttentionPlan
     /// <summary>Factor on q·k, usually 1 / sqrt(headDim).</summary>
     public required float Scale { get; init; }
 
-    /// <summary>hidden → [q: heads × headDim | k: kvHeads × headDim | v: kvHeads × headDim].</summary>
+    /// <summary>
+    /// hidden → [q: heads × headDim | k: kvHeads × headDim | v: kvHeads × headDim]; of latent attention, hidden → [c: rank | rotated elements], which is the
+    /// key, the queries coming from <see cref="LatentPlan.Query"/>.
+    /// </summary>
     public required LinearPlan Qkv { get; init; }
 
-    /// <summary>heads × headDim → hidden.</summary>
+    /// <summary>Latent attention, or null. Then there is one key head, and headDim is its rank + rotated elements.</summary>
+    public LatentPlan? Latent { get; init; }
+
+    /// <summary>heads × headDim → hidden; of latent attention, heads × value elements → hidden.</summary>
     public required LinearPlan Output { get; init; }
 
-    /// <summary>Norm over each query head before rotation (Qwen3), or null.</summary>
+    /// <summary>Norm over each query head before rotation (Qwen3), or over all of them as one vector (<see cref="NormsWholeProjection"/>); or null.</summary>
     public NormPlan? QueryNorm { get; init; }
 
-    /// <summary>Norm over each key head before rotation (Qwen3), or null.</summary>
+    /// <summary>As <see cref="QueryNorm"/>, of the key heads.</summary>
     public NormPlan? KeyNorm { get; init; }
+
+    /// <summary>The norms are over the whole of q, heads × headDim, and of k, kvHeads × headDim (OLMoE).</summary>
+    public bool NormsWholeProjection { get; init; }
+
+    /// <summary>Every element of q, k and v is clamped to ± this, behind the norms and before rotation (OLMoE's <c>clip_qkv</c>); or null.</summary>
+    public float? ClipQkv { get; init; }
+
+    /// <summary>Elements that <see cref="QueryNorm"/> is over.</summary>
+    public int QueryNormWidth => NormsWholeProjection ? Heads * HeadDim : HeadDim;
+
+    /// <summary>Elements that <see cref="KeyNorm"/> is over: of latent attention, c.</summary>
+    public int KeyNormWidth => NormsWholeProjection ? KvHeads * HeadDim : ValueDim;
+
+    /// <summary>Elements of a value: those of a key, or the first of it, the latent.</summary>
+    public int ValueDim => Latent?.Rank ?? HeadDim;
+
+    /// <summary>The first element of a head that is rotated.</summary>
+    public int RopeStart => Latent?.Rank ?? 0;
+
+    /// <summary>Width of [q heads | k heads | v heads] as attention reads it; of latent attention there are no v heads.</summary>
+    public int QkvWidth => (Heads + (Latent is null ? 2 : 1) * KvHeads) * HeadDim;
+
+    /// <summary>What a slot holds for this attention.</summary>
+    public KvSlotPlan KvSlot => new(KvHeads, HeadDim, LatentDim: Latent?.Rank);
 
     /// <summary>Rotation of q and k, or null where positions are learned.</summary>
     public RopePlan? Rope { get; init; }
+
+    /// <summary>
+    /// [heads]: of each query head a learned logit that joins its softmax and brings no value, so that a row may attend to nothing (gpt-oss's attention
+    /// sinks); empty where there are none.
+    /// </summary>
+    public ImmutableArray<float> Sinks { get; init; } = [];
 
     /// <summary>A row sees itself and this many − 1 tokens before it (Mistral 7B v0.1), or null for all.</summary>
     public int? SlidingWindow { get; init; }
@@ -146,6 +255,24 @@ public enum Activation
     GeGluTanh,
     /// <summary>silu(x) (Elfwing et al. 2018).</summary>
     Silu,
+    /// <summary>g · σ(α·g) · (u + 1) with g = min(gate, L) and u = up clamped to ± L (gpt-oss); see <see cref="SwiGluClamp"/>.</summary>
+    ClampedSwiGlu,
+}
+
+/// <summary>What is told of an <see cref="Activation"/>.</summary>
+public static class ActivationKinds
+{
+    /// <summary>It multiplies a gate with an up projection: reads [gate | up].</summary>
+    public static bool IsGated(this Activation activation) => activation is Activation.SwiGlu or Activation.GeGluTanh or Activation.ClampedSwiGlu;
+}
+
+/// <summary>Constants of <see cref="Activation.ClampedSwiGlu"/>.</summary>
+/// <param name="Limit">L, above zero: the most that gate and |up| count.</param>
+/// <param name="Alpha">α: factor on the gate inside the sigmoid.</param>
+public sealed record SwiGluClamp(float Limit, float Alpha)
+{
+    /// <summary>As gpt-oss was trained (transformers, modeling_gpt_oss.py); x · σ(1.702 x) approximates GELU.</summary>
+    public static SwiGluClamp Default { get; } = new(7f, 1.702f);
 }
 
 /// <summary>A feed-forward block.</summary>
@@ -156,5 +283,8 @@ public enum Activation
 public sealed record FeedForwardPlan(Activation Activation, int Width, LinearPlan In, LinearPlan Down)
 {
     /// <summary>The activation multiplies a gate with an up projection.</summary>
-    public bool IsGated => Activation is Activation.SwiGlu or Activation.GeGluTanh;
+    public bool IsGated => Activation.IsGated();
+
+    /// <summary>Constants of the activation where it is <see cref="Activation.ClampedSwiGlu"/>.</summary>
+    public SwiGluClamp Clamp { get; init; } = SwiGluClamp.Default;
 }

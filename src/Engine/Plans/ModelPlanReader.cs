@@ -13,7 +13,11 @@ public static class ModelPlanReader
 {
     /// <summary>The families there are readers for.</summary>
     public static ImmutableArray<ModelFamily> Families { get; } =
-        [Llama.Family, Mistral.Family, Qwen2.Family, Qwen3.Family, Gpt2.Family, ParScale.Family, MixtureOfRecursions.Family];
+    [
+        Llama.Family, Mistral.Family, Qwen2.Family, Qwen3.Family, Gpt2.Family, ParScale.Family, MixtureOfRecursions.Family,
+        Mixtral.Family, Qwen2Moe.Family, Qwen3Moe.Family, Olmoe.Family, DeepSeek.Family, DeepSeekLatent.V2, DeepSeekLatent.V3, PhiMoe.Family,
+        GptOss.Family,
+    ];
 
     /// <summary>
     /// Reads the plan from the checkpoint's configuration and checks it against the tensors that exist. No weights are read but a table of

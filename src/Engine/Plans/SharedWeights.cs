@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Runtime.CompilerServices;
 using System.Text;
 using Engine.Checkpoints;
 
@@ -7,7 +8,8 @@ namespace Engine.Plans;
 /// <summary>
 /// Finds layers whose weights are the same and makes them one plan: files often store what a model shares once per name (Bae et al. 2025 save every
 /// recursion's copy; merged and grown models repeat layers), and what is loaded once is also read once per step from the cache it then fits.
-/// Attention, feed-forward and the norms before them are found apart.
+/// Attention, feed-forward, mixture of experts and the norms before them are found apart. Inside a mixture, experts that are copies of each other (merged ones,
+/// in files that keep all names: Li et al. 2024) become one slot.
 /// </summary>
 internal static class SharedWeights
 {
@@ -24,13 +26,15 @@ internal static class SharedWeights
         FeedForwardPlan?[] feedForward = Unify([.. blocks.Select(static block => block.FeedForward)], Describe, checkpoint);
         NormPlan?[] attentionNorms = Unify([.. plan.Layers.Steps.Select(static step => step.AttentionNorm)], Describe, checkpoint);
         NormPlan?[] feedForwardNorms = Unify([.. plan.Layers.Steps.Select(static step => step.FeedForwardNorm)], Describe, checkpoint);
+        ExpertsPlan?[] experts = Unify(
+            [.. blocks.Select(block => block.Experts is null ? null : MergeSlots(block.Experts, checkpoint))], Describe, checkpoint);
 
         var distinct = ImmutableArray.CreateBuilder<BlockPlan>();
         var indexOf = new Dictionary<BlockPlan, int>(SameParts.Instance);
         int[] moved = new int[blocks.Length];
         for (int i = 0; i < blocks.Length; i++)
         {
-            var block = new BlockPlan(attention[i], feedForward[i]);
+            var block = new BlockPlan(attention[i], feedForward[i], experts[i]);
             if (!indexOf.TryGetValue(block, out moved[i]))
             {
                 indexOf[block] = moved[i] = distinct.Count;
@@ -53,11 +57,40 @@ internal static class SharedWeights
         };
     }
 
+    /// <summary>Routed experts with the same weights share a slot; a shared expert keeps its own, so that no token has a slot for two reasons.</summary>
+    private static ExpertsPlan MergeSlots(ExpertsPlan plan, Checkpoint checkpoint)
+    {
+        FeedForwardPlan?[] routed = [.. plan.Slots];
+        foreach (SharedExpert expert in plan.Shared)
+        {
+            routed[expert.Slot] = null;
+        }
+        FeedForwardPlan?[] unified = Unify(routed, Describe, checkpoint);
+        var slots = ImmutableArray.CreateBuilder<FeedForwardPlan>();
+        var indexOf = new Dictionary<FeedForwardPlan, int>(ReferenceEqualityComparer.Instance);
+        int[] moved = new int[plan.Slots.Length];
+        for (int i = 0; i < moved.Length; i++)
+        {
+            FeedForwardPlan slot = unified[i] ?? plan.Slots[i];
+            if (!indexOf.TryGetValue(slot, out moved[i]))
+            {
+                indexOf[slot] = moved[i] = slots.Count;
+                slots.Add(slot);
+            }
+        }
+        return slots.Count == moved.Length ? plan : plan with
+        {
+            Slots = slots.ToImmutable(),
+            Map = [.. plan.Map.Select(slot => slot < 0 ? slot : moved[slot])],
+            Shared = [.. plan.Shared.Select(expert => expert with { Slot = moved[expert.Slot] })],
+        };
+    }
+
     /// <summary>A head that is a copy of the token table is the token table.</summary>
     private static LinearPlan TieHead(ModelPlan plan, Checkpoint checkpoint)
     {
         WeightRef tokens = plan.Embedding.Tokens;
-        return plan.Head.Parts is [{ Weight: { FirstRow: 0, Transposed: false } weight } part] && weight != tokens
+        return plan.Head.Parts is [{ Weight: { FirstRow: 0, Transposed: false, IsPlain: true } weight } part] && weight != tokens
             && checkpoint.TryGetTensor(weight.Tensor, out TensorView? head) && checkpoint.TryGetTensor(tokens.Tensor, out TensorView? table)
             && head.DType == table.DType && head.Shape.AsSpan().SequenceEqual(table.Shape) && Sample(head).SequenceEqual(Sample(table))
             && head.ContentEquals(table)
@@ -121,8 +154,8 @@ internal static class SharedWeights
             {
                 continue;
             }
-            TensorView view = checkpoint[a.Tensors[i]];
-            bool same = view.ContentEquals(checkpoint[b.Tensors[i]]);
+            TensorView view = a.Tensors[i].In(checkpoint);
+            bool same = view.ContentEquals(b.Tensors[i].In(checkpoint));
             view.Evict();
             if (!same)
             {
@@ -132,9 +165,9 @@ internal static class SharedWeights
         return true;
     }
 
-    private static string Fingerprint(string name, Checkpoint checkpoint)
+    private static string Fingerprint(StoredRows rows, Checkpoint checkpoint)
     {
-        TensorView tensor = checkpoint[name];
+        TensorView tensor = rows.In(checkpoint);
         return $"{tensor.DType} {tensor.DescribeShape()} {Convert.ToHexString(Sample(tensor))}";
     }
 
@@ -148,21 +181,41 @@ internal static class SharedWeights
     private static Description Describe(AttentionPlan plan)
     {
         var description = new Description();
-        description.Add($"{plan.Heads} {plan.KvHeads} {plan.HeadDim} {plan.Scale:R} {plan.SlidingWindow}");
+        description.Add($"{plan.Heads} {plan.KvHeads} {plan.HeadDim} {plan.Scale:R} {plan.SlidingWindow} {plan.NormsWholeProjection} {plan.ClipQkv:R}");
+        description.Add(string.Join(' ', plan.Sinks));
         description.Add(plan.Rope);
         description.Add(plan.Qkv);
         description.Add(plan.Output);
         description.Add(plan.QueryNorm);
         description.Add(plan.KeyNorm);
+        description.Add(plan.Latent);
         return description;
     }
 
     private static Description Describe(FeedForwardPlan plan)
     {
         var description = new Description();
-        description.Add($"{plan.Activation} {plan.Width}");
+        Describe(plan, description);
+        return description;
+    }
+
+    private static void Describe(FeedForwardPlan plan, Description description)
+    {
+        description.Add($"{plan.Activation} {plan.Clamp} {plan.Width}");
         description.Add(plan.In);
         description.Add(plan.Down);
+    }
+
+    private static Description Describe(ExpertsPlan plan)
+    {
+        var description = new Description();
+        description.Add($"{plan.Router} {string.Join(' ', plan.Map)} {string.Join(' ', plan.Shared)}"); // arrays print as their types
+        description.Add(string.Join(' ', plan.Router.SelectionBias));
+        description.Add(plan.Router.Logits);
+        foreach (FeedForwardPlan slot in plan.Slots)
+        {
+            Describe(slot, description);
+        }
         return description;
     }
 
@@ -173,6 +226,21 @@ internal static class SharedWeights
         return description;
     }
 
+    /// <summary>A tensor, or a part of it along the outermost dimension, or a run of its rows where <paramref name="Count"/> says how many.</summary>
+    private readonly record struct StoredRows(string Tensor, int First, int? Count, int? Slice = null)
+    {
+        public TensorView In(Checkpoint checkpoint)
+        {
+            TensorView tensor = checkpoint[Tensor];
+            if (Slice is { } slice)
+            {
+                long rows = tensor.Rows / tensor.Shape[0];
+                return tensor.SliceRows(slice * rows, rows);
+            }
+            return Count is { } count ? tensor.SliceRows(First, count) : tensor;
+        }
+    }
+
     /// <summary>What a plan is but for its tensors, as text, and its tensors in order.</summary>
     private sealed class Description
     {
@@ -180,7 +248,7 @@ internal static class SharedWeights
 
         public string Shape => shape.ToString();
 
-        public List<string> Tensors { get; } = [];
+        public List<StoredRows> Tensors { get; } = [];
 
         public void Add(string text) => shape.Append(text).Append(';');
 
@@ -194,8 +262,31 @@ internal static class SharedWeights
             foreach (LinearPart part in linear.Parts)
             {
                 Add($"{part.Outputs}");
-                Add(part.Weight);
+                if (part.Weight.Transposed || !part.Weight.IsPlain)
+                {
+                    Add(part.Weight);
+                }
+                else
+                {
+                    Tensors.Add(new StoredRows(part.Weight.Tensor, part.Weight.FirstRow, part.Outputs));
+                }
                 Add(part.Bias);
+            }
+        }
+
+        public void Add(LatentPlan? latent)
+        {
+            Add(latent is null ? "no latent" : $"{latent.Rank} {latent.QueryDown is not null}");
+            if (latent is not null)
+            {
+                if (latent.QueryDown is not null)
+                {
+                    Add(latent.QueryDown);
+                }
+                Add(latent.QueryDownNorm);
+                Add(latent.Query);
+                Add(latent.KeyUp);
+                Add(latent.ValueUp);
             }
         }
 
@@ -206,12 +297,22 @@ internal static class SharedWeights
             Add(norm?.Bias);
         }
 
+        private void Add(HeadLinearPlan heads)
+        {
+            Add($"{heads.Heads} {heads.Inputs} {heads.Outputs} {heads.Carried} {heads.RowsPerHead}");
+            Add(heads.Weight);
+        }
+
         private void Add(WeightRef? weight)
         {
-            Add(weight is null ? "none" : $"{weight.FirstRow} {weight.Transposed}");
+            Add(weight is null ? "none" : $"{weight.FirstRow} {weight.Transposed} {weight.RowStep} {weight.Slice is not null} {weight.Scales is not null}");
             if (weight is not null)
             {
-                Tensors.Add(weight.Tensor);
+                Tensors.Add(new StoredRows(weight.Tensor, 0, null, weight.Slice));
+            }
+            if (weight?.Scales is { } scales)
+            {
+                Tensors.Add(new StoredRows(scales, 0, null, weight.Slice));
             }
         }
     }
@@ -222,10 +323,10 @@ internal static class SharedWeights
         public static SameParts Instance { get; } = new();
 
         public bool Equals(BlockPlan? a, BlockPlan? b) =>
-            ReferenceEquals(a?.Attention, b?.Attention) && ReferenceEquals(a?.FeedForward, b?.FeedForward);
+            ReferenceEquals(a?.Attention, b?.Attention) && ReferenceEquals(a?.FeedForward, b?.FeedForward)
+            && ReferenceEquals(a?.Experts, b?.Experts);
 
         public int GetHashCode(BlockPlan block) => HashCode.Combine(
-            block.Attention is null ? 0 : System.Runtime.CompilerServices.RuntimeHelpers.GetHashCode(block.Attention),
-            block.FeedForward is null ? 0 : System.Runtime.CompilerServices.RuntimeHelpers.GetHashCode(block.FeedForward));
+            RuntimeHelpers.GetHashCode(block.Attention), RuntimeHelpers.GetHashCode(block.FeedForward), RuntimeHelpers.GetHashCode(block.Experts));
     }
 }

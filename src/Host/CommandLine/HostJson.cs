@@ -18,6 +18,7 @@ namespace Host.CommandLine;
 [JsonSerializable(typeof(TemplateResult))]
 [JsonSerializable(typeof(InspectResult))]
 [JsonSerializable(typeof(DumpResult))]
+[JsonSerializable(typeof(RoutingResult))]
 [JsonSerializable(typeof(BenchResult))]
 [JsonSerializable(typeof(BatchResult))]
 [JsonSerializable(typeof(DepthCurveResult))]

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Engine;
 using Engine.Checkpoints;
 using Engine.Execution;
+using Engine.Plans;
 using Spectre.Console;
 
 namespace Host.CommandLine;
@@ -16,8 +17,9 @@ internal sealed record LoadedModel(LanguageModel Model, TimeSpan LoadTime) : IDi
     /// <exception cref="UsageException">An option is out of range.</exception>
     /// <exception cref="EngineException">The model cannot be loaded.</exception>
     /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
-    public static LoadedModel Load(string path, LanguageModelOptions options, CancellationToken cancellationToken) =>
-        Load(() => CheckpointFile.Open(path), path, options, cancellationToken);
+    public static LoadedModel Load(
+        string path, LanguageModelOptions options, CancellationToken cancellationToken, Action<ModelPlan, string>? require = null) =>
+        Load(() => ModelFiles.Open([path], require), path, options, cancellationToken);
 
     /// <summary>Likewise, from a checkpoint that is opened within the time that is measured; the model owns it.</summary>
     public static LoadedModel Load(Func<Checkpoint> open, string path, LanguageModelOptions options, CancellationToken cancellationToken)
@@ -27,7 +29,9 @@ internal sealed record LoadedModel(LanguageModel Model, TimeSpan LoadTime) : IDi
         LanguageModel model = Console.IsErrorRedirected
             ? LanguageModel.Load(open(), options, cancellationToken)
             : LoadWithProgress(open, path, options, cancellationToken);
-        return new LoadedModel(model, Stopwatch.GetElapsedTime(start));
+        TimeSpan time = Stopwatch.GetElapsedTime(start);
+        ExpertOptionSet.Note(model, options);
+        return new LoadedModel(model, time);
     }
 
     public void Dispose() => Model.Dispose();

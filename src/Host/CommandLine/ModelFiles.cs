@@ -43,6 +43,25 @@ internal static class ModelFiles
         }
     }
 
+    /// <summary>Opens the models, and refuses those that options do not fit.</summary>
+    /// <param name="paths">One or more.</param>
+    /// <param name="require">Throws for a model (its plan, its path) that does not fit; null where nothing is asked for.</param>
+    /// <exception cref="EngineException">As <see cref="Open(IReadOnlyList{string})"/>, and what <paramref name="require"/> throws. Nothing stays open.</exception>
+    public static Checkpoint Open(IReadOnlyList<string> paths, Action<ModelPlan, string>? require)
+    {
+        Checkpoint checkpoint = Open(paths);
+        try
+        {
+            require?.Invoke(ModelPlanReader.Read(checkpoint), checkpoint.Path);
+            return checkpoint;
+        }
+        catch
+        {
+            checkpoint.Dispose();
+            throw;
+        }
+    }
+
     /// <summary>Streams are chosen by their number.</summary>
     private static void RequireDifferentCounts(Checkpoint combined, IReadOnlyList<string> paths)
     {

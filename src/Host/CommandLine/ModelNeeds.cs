@@ -31,6 +31,16 @@ internal static class ModelNeeds
         }
     }
 
+    /// <summary>Mixtures of experts.</summary>
+    /// <exception cref="EngineException">The model has none.</exception>
+    public static void Experts(ModelPlan plan, string path, string option)
+    {
+        if (!plan.Experts().Any())
+        {
+            throw new EngineException("the model has no experts", path, option);
+        }
+    }
+
     /// <summary>A set of so many streams.</summary>
     /// <exception cref="EngineException">The model has none.</exception>
     public static void StreamSet(ModelPlan plan, string path, string option, int streams)

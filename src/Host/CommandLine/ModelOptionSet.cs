@@ -1,13 +1,12 @@
 using System.CommandLine;
 using Engine;
-using Engine.Checkpoints;
 using Engine.Execution;
 using Engine.Plans;
 
 namespace Host.CommandLine;
 
 /// <summary>Which model to load and how: <c>-m</c>, <c>--threads</c>, <c>--context</c>, <c>--kv</c>, <c>--activations</c>,
-/// <c>--layers</c>, <c>--routing</c>, <c>--streams</c>, <c>--quantize</c>.</summary>
+/// <c>--layers</c>, <c>--routing</c>, <c>--streams</c>, <c>--quantize</c>, and what <see cref="ExpertOptionSet"/> has.</summary>
 /// <param name="kvByDefault">How keys and values are stored where <c>--kv</c> does not say.</param>
 /// <param name="contextOption">What stands in for <c>--context</c> in a command where it means more; null for the usual one.</param>
 internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option<int?>? contextOption = null)
@@ -21,11 +20,12 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
     private readonly Option<DepthSelection> routing = Options.Routing();
     private readonly Option<int?> streams = Options.Streams();
     private readonly Option<string?> quantize = Options.Quantize();
+    private readonly ExpertOptionSet experts = new();
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
     {
-        foreach (Option option in new Option[] { paths, threads, contextLength, kv, activations, layers, routing, streams, quantize })
+        foreach (Option option in (Option[])[paths, threads, contextLength, kv, activations, layers, routing, streams, quantize, .. experts.All])
         {
             command.Add(option);
         }
@@ -43,7 +43,7 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
     /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
     public LoadedModel Load(ParseResult parse, CancellationToken cancellationToken, Action<ModelPlan, string>? require = null)
     {
-        LanguageModelOptions options = new()
+        LanguageModelOptions options = experts.Apply(parse, new LanguageModelOptions
         {
             Threads = parse.GetValue(threads),
             ContextLength = parse.GetValue(contextLength),
@@ -52,11 +52,11 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
             Layers = parse.GetValue(layers),
             DepthSelection = parse.GetValue(routing),
             Quantize = parse.GetValue(quantize),
-        };
+        });
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);
         string[] given = DefaultModel.Resolve(parse.GetValue(paths));
-        Action<ModelPlan, string>? needs = null;
+        Action<ModelPlan, string>? needs = experts.Needs(parse);
         if (parse.GetResult(routing) is { Implicit: false })
         {
             needs += (plan, path) => ModelNeeds.ExpertChoice(plan, path, routing.Name);
@@ -65,21 +65,6 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
         {
             needs += (plan, path) => ModelNeeds.StreamSet(plan, path, streams.Name, count);
         }
-        return LoadedModel.Load(() => Open(given, needs + require), given[0], options, cancellationToken) with { Streams = Streams(parse) };
-    }
-
-    private static Checkpoint Open(string[] paths, Action<ModelPlan, string>? require)
-    {
-        Checkpoint checkpoint = ModelFiles.Open(paths);
-        try
-        {
-            require?.Invoke(ModelPlanReader.Read(checkpoint), checkpoint.Path);
-            return checkpoint;
-        }
-        catch
-        {
-            checkpoint.Dispose();
-            throw;
-        }
+        return LoadedModel.Load(() => ModelFiles.Open(given, needs + require), given[0], options, cancellationToken) with { Streams = Streams(parse) };
     }
 }

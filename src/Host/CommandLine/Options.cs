@@ -69,6 +69,23 @@ internal static class Options
         return option;
     }
 
+    /// <summary>How many experts a token is sent to.</summary>
+    public static Option<int?> ExpertsPerToken()
+    {
+        const string Name = "--experts-per-token";
+        Option<int?> option = OptionalNumber<int>(Name, "For mixtures of experts: send each token to so many, instead of the model's number.", "K");
+        option.Validators.Add(static result => RequireAtLeast(result, Name, 1));
+        return option;
+    }
+
+    /// <summary>A positive number of bytes; K, M, G and T behind it are powers of 1024.</summary>
+    public static Option<long?> Bytes(string name, string description) => new(name)
+    {
+        Description = description,
+        HelpName = "BYTES",
+        CustomParser = ParseBytes,
+    };
+
     /// <summary>Load-time quantization.</summary>
     public static Option<string?> Quantize() => new("--quantize")
     {
@@ -144,6 +161,20 @@ internal static class Options
         bool halves = !T.IsInteger(T.One / (T.One + T.One));
         string expected = halves ? "a number" : $"a whole number from {T.MinValue} to {T.MaxValue}";
         result.AddError($"{Name(result)}: expected {expected}, found '{text}'");
+        return null;
+    }
+
+    private static long? ParseBytes(ArgumentResult result)
+    {
+        string text = result.Tokens[0].Value;
+        int power = text.Length == 0 ? 0 : "KMGT".IndexOf(char.ToUpperInvariant(text[^1]), StringComparison.Ordinal) + 1;
+        string number = power > 0 ? text[..^1] : text;
+        if (long.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out long count)
+            && count >= 1 && count <= long.MaxValue >> (10 * power))
+        {
+            return count << (10 * power);
+        }
+        result.AddError($"{Name(result)}: expected a number of bytes, such as 500M or 4G, found '{text}'");
         return null;
     }
 

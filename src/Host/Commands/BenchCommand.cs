@@ -5,6 +5,7 @@ using Engine.Checkpoints;
 using Engine.Checkpoints.Writing;
 using Engine.Cpu;
 using Engine.Execution;
+using Engine.Plans;
 using Engine.Transforms.Quantization;
 using Host.CommandLine;
 using Host.Measuring;
@@ -32,6 +33,7 @@ internal sealed class BenchCommand
     private readonly Option<KvFormat> kv = Options.Kv(KvFormat.F16);
     private readonly Option<ActivationPrecision> activations = Options.Activations();
     private readonly Option<string?> quantize = Options.Quantize();
+    private readonly ExpertOptionSet experts = new();
     private readonly Option<bool> json = Options.Json();
 
     private readonly Option<int[]?> batch = Options.Ids(
@@ -68,6 +70,10 @@ internal sealed class BenchCommand
         {
             model, threads, prompt, tokens, repetitions, kv, activations, quantize, batch, meanLength, kvBytes, depthCurve, json, synthetic, output,
         };
+        foreach (Option option in experts.All)
+        {
+            command.Add(option);
+        }
         command.SetAction(RunAsync);
         return command;
     }
@@ -128,13 +134,8 @@ internal sealed class BenchCommand
         ModelComparison setup = new()
         {
             Paths = paths,
-            Options = new LanguageModelOptions
-            {
-                Threads = counts?[0],
-                KvFormat = parse.GetValue(kv),
-                ActivationPrecision = parse.GetValue(activations),
-                Quantize = parse.GetValue(quantize),
-            },
+            Options = ModelOptions(parse, counts?[0]),
+            Require = experts.Needs(parse),
             KvBytes = budgets,
             Repetitions = parse.GetValue(repetitions),
             Json = parse.GetValue(json),
@@ -158,15 +159,9 @@ internal sealed class BenchCommand
         foreach (int count in counts)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            LanguageModelOptions options = new()
-            {
-                Threads = count,
-                KvFormat = parse.GetValue(kv),
-                ActivationPrecision = parse.GetValue(activations),
-                Quantize = parse.GetValue(quantize),
-            };
-            using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken);
-            description ??= BenchModel.Describe(path, loaded.Model, options.Quantize);
+            LanguageModelOptions options = ModelOptions(parse, count);
+            using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken, experts.Needs(parse));
+            description ??= BenchModel.Describe(path, loaded.Model, options);
             runs.Add(await RunAsync(loaded, parse, count, cancellationToken).ConfigureAwait(false));
         }
         // The bandwidth test needs much memory of its own, so the peak is read before it.
@@ -175,11 +170,24 @@ internal sealed class BenchCommand
         {
             cancellationToken.ThrowIfCancellationRequested();
             double bandwidth = MemoryBandwidth.Measure(runs[i].Threads);
-            double? used = runs[i].GenerationTokensPerSecond?.Median * description!.WeightBytesPerToken;
+            double active = description!.WeightBytesPerToken;
+            if (description.Experts is { } mixtures && runs[i].ExpertBytesPerToken is { } read)
+            {
+                active = mixtures.DenseBytesPerToken + read;
+            }
+            double? used = runs[i].GenerationTokensPerSecond?.Median * active;
             runs[i] = runs[i] with { MemoryBytesPerSecond = bandwidth, BandwidthFraction = used / bandwidth };
         }
         return new BenchResult(description!, runs, peak);
     }
+
+    private LanguageModelOptions ModelOptions(ParseResult parse, int? threadCount) => experts.Apply(parse, new LanguageModelOptions
+    {
+        Threads = threadCount,
+        KvFormat = parse.GetValue(kv),
+        ActivationPrecision = parse.GetValue(activations),
+        Quantize = parse.GetValue(quantize),
+    });
 
     private async Task<BenchRun> RunAsync(LoadedModel loaded, ParseResult parse, int threadCount, CancellationToken cancellationToken)
     {
@@ -195,10 +203,12 @@ internal sealed class BenchCommand
         }
         Random random = new(1);
         List<double> promptSpeeds = [], generationSpeeds = [];
+        long expertsRead = 0, expertBytes = 0, generatedTokens = 0;
         for (int run = -1; run < parse.GetValue(repetitions); run++)
         {
             cancellationToken.ThrowIfCancellationRequested();
             double promptSpeed = promptTokens == 0 ? 0 : Throughput.Prompt(languageModel, promptTokens, random);
+            WorkDone before = languageModel.Work;
             double generationSpeed =
                 generated == 0 ? 0 : await Throughput.GenerationAsync(languageModel, generated, random,
                     cancellationToken).ConfigureAwait(false);
@@ -206,25 +216,36 @@ internal sealed class BenchCommand
             {
                 promptSpeeds.Add(promptSpeed);
                 generationSpeeds.Add(generationSpeed);
+                WorkDone after = languageModel.Work;
+                expertsRead += after.Experts.Slots - before.Experts.Slots;
+                expertBytes += after.Experts.Bytes - before.Experts.Bytes;
+                generatedTokens += after.Tokens - before.Tokens;
             }
         }
+        bool visits = generated > 0 && languageModel.Plan.Experts().Any();
         return new BenchRun(
             threadCount, languageModel.BackendDescription, loaded.LoadTime.TotalMilliseconds,
             promptTokens, promptTokens == 0 ? null : Spread.Of(promptSpeeds),
-            generated, generated == 0 ? null : Spread.Of(generationSpeeds), 0, null);
+            generated, generated == 0 ? null : Spread.Of(generationSpeeds), 0, null,
+            visits ? (double)expertsRead / generatedTokens : null, visits ? (double)expertBytes / generatedTokens : null);
     }
 
     private static void Print(BenchResult result)
     {
         BenchModel model = result.Model;
-        Console.Out.WriteLine($"{model.Path}: {model.Family}, {model.WeightBytesPerToken / 1e6:F1} MB of weights per token");
-        Table table = new Table().AddColumns("threads", "load ms", "prompt tokens/s", "generation tokens/s", "memory GB/s", "reached");
+        string parts = model.Experts is not { } experts ? ""
+            : $": {experts.DenseBytesPerToken / 1e6:F1} MB dense, {experts.ExpertBytesPerToken / 1e6:F1} of {experts.ExpertBytes / 1e6:F1} MB of experts";
+        Console.Out.WriteLine($"{model.Path}: {model.Family}, {model.WeightBytesPerToken / 1e6:F1} MB of weights per token{parts}");
+        Table table = new Table().AddColumns(
+            ["threads", "load ms", "prompt tokens/s", "generation tokens/s", .. model.Experts is null ? Array.Empty<string>() : ["experts/token", "MB/token"], "memory GB/s", "reached"]);
         foreach (BenchRun run in result.Runs)
         {
+            string[] visits = model.Experts is null ? []
+                : [$"{run.ExpertsPerToken:F1}", $"{(model.Experts.DenseBytesPerToken + run.ExpertBytesPerToken) / 1e6:F1}"];
             table.AddRow(
-                $"{run.Threads}", $"{run.LoadMs:F0}", Cell(run.PromptTokens, run.PromptTokensPerSecond),
-                Cell(run.GeneratedTokens, run.GenerationTokensPerSecond), $"{run.MemoryBytesPerSecond / 1e9:F1}",
-                    $"{run.BandwidthFraction:P0}");
+                [$"{run.Threads}", $"{run.LoadMs:F0}", Cell(run.PromptTokens, run.PromptTokensPerSecond),
+                Cell(run.GeneratedTokens, run.GenerationTokensPerSecond), .. visits, $"{run.MemoryBytesPerSecond / 1e9:F1}",
+                $"{run.BandwidthFraction:P0}"]);
         }
         Terminal.Out.Write(table);
         Console.Out.WriteLine($"peak memory {result.PeakMemoryBytes / 1e6:F0} MB; {result.Runs[^1].Backend}");
@@ -243,21 +264,31 @@ internal sealed record BenchResult(BenchModel Model, IReadOnlyList<BenchRun> Run
 /// <summary>The model of a benchmark.</summary>
 /// <param name="Path">Where it came from.</param>
 /// <param name="Family">Its family.</param>
-/// <param name="WeightBytes">Packed weights in memory.</param>
-/// <param name="WeightBytesPerToken">Stored weights that one decoded token reads.</param>
+/// <param name="WeightBytes">Packed weights in memory after loading.</param>
+/// <param name="WeightBytesPerToken">Stored weights that one decoded token reads; of mixtures, the experts that it is sent to.</param>
 /// <param name="FileBytes">Bytes of all tensors in the checkpoint.</param>
-internal sealed record BenchModel(string Path, string Family, long WeightBytes, long WeightBytesPerToken, long FileBytes)
+/// <param name="Experts">What is read of mixtures of experts, where the model has them.</param>
+internal sealed record BenchModel(
+    string Path, string Family, long WeightBytes, long WeightBytesPerToken, long FileBytes, BenchExperts? Experts)
 {
-    public static BenchModel Describe(string path, LanguageModel model, string? quantize)
+    public static BenchModel Describe(string path, LanguageModel model, LanguageModelOptions options)
     {
         using Checkpoint checkpoint = CheckpointFile.Open(path);
-        QuantizedCheckpoint? quantized = quantize is null ? null : new(checkpoint, QuantizationRecipe.Named(quantize));
+        QuantizedCheckpoint? quantized = options.Quantize is null ? null : new(checkpoint, QuantizationRecipe.Named(options.Quantize));
+        WeightBytes sizes = new(checkpoint, tensor => quantized?.TypeOf(tensor.Name) ?? tensor.DType);
+        long dense = WeightTraffic.DenseBytesPerToken(model.Plan, sizes);
+        long experts = WeightTraffic.ExpertBytesPerToken(model.Plan, sizes, options.ExpertsPerToken);
         return new BenchModel(
-            path, model.Plan.Family, model.WeightBytes,
-            WeightTraffic.BytesPerToken(model.Plan, checkpoint, tensor => quantized?.TypeOf(tensor.Name) ?? tensor.DType),
-            checkpoint.TensorNames.Sum(name => checkpoint[name].ByteLength));
+            path, model.Plan.Family, model.WeightBytes, dense + experts, checkpoint.TensorNames.Sum(name => checkpoint[name].ByteLength),
+            model.Plan.Experts().Any() ? new BenchExperts(sizes.Totals(model.Plan).Experts, experts, dense) : null);
     }
 }
+
+/// <summary>Weights of a model with mixtures of experts.</summary>
+/// <param name="ExpertBytes">All experts.</param>
+/// <param name="ExpertBytesPerToken">Those that a token is sent to, going by the plan; shared ones included.</param>
+/// <param name="DenseBytesPerToken">Everything else that a token reads.</param>
+internal sealed record BenchExperts(long ExpertBytes, long ExpertBytesPerToken, long DenseBytesPerToken);
 
 /// <summary>Measurements with a number of threads; speeds are tokens per second.</summary>
 /// <param name="Threads">Threads.</param>
@@ -268,7 +299,9 @@ internal sealed record BenchModel(string Path, string Family, long WeightBytes, 
 /// <param name="GeneratedTokens">Tokens of a generation.</param>
 /// <param name="GenerationTokensPerSecond">Speed of generation, or absent.</param>
 /// <param name="MemoryBytesPerSecond">Measured read bandwidth with as many threads.</param>
-/// <param name="BandwidthFraction">Median generation speed × weight bytes per token / bandwidth.</param>
+/// <param name="BandwidthFraction">Median generation speed × weight bytes per token, of experts those that were read, / bandwidth.</param>
+/// <param name="ExpertsPerToken">Experts read per generated token, summed over the layers, shared ones included; absent without experts.</param>
+/// <param name="ExpertBytesPerToken">Their bytes.</param>
 internal sealed record BenchRun(
     int Threads,
     string Backend,
@@ -278,4 +311,6 @@ internal sealed record BenchRun(
     int GeneratedTokens,
     Spread? GenerationTokensPerSecond,
     double MemoryBytesPerSecond,
-    double? BandwidthFraction);
+    double? BandwidthFraction,
+    double? ExpertsPerToken,
+    double? ExpertBytesPerToken);

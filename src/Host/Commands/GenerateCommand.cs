@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Engine;
+using Engine.Checkpoints.Writing;
 using Engine.Generation;
 using Engine.Plans;
 using Engine.Text;
@@ -66,6 +67,10 @@ internal sealed class GenerateCommand
     private async Task<int> RunAsync(ParseResult parse, CancellationToken cancellationToken)
     {
         GenerationRequest request = Request(parse);
+        if (parse.GetValue(depthOut) is { } target)
+        {
+            AtomicFile.Check(target);
+        }
         using LoadedModel loaded = model.Load(parse, cancellationToken, Needs(parse));
         LanguageModel languageModel = loaded.Model;
         request = request with { Streams = loaded.Streams };

@@ -11,7 +11,9 @@ using Spectre.Console;
 
 namespace Host.Commands;
 
-/// <summary><c>inspect</c>: what is in a checkpoint; with <c>--dump</c>, one of its tensors as float32.</summary>
+/// <summary>
+/// <c>inspect</c>: what is in a checkpoint; with <c>--dump</c>, one of its tensors as float32; with <c>--routing</c>, what its experts do with a text.
+/// </summary>
 internal sealed class InspectCommand
 {
     private readonly Option<string?> model = Options.Model();
@@ -29,9 +31,11 @@ internal sealed class InspectCommand
     };
     private readonly Option<string?> output = new("--out", "-o")
     {
-        Description = "The safetensors file that --dump writes.",
+        Description = "The safetensors file that --dump writes, or the picture of --routing: .svg or .png.",
         HelpName = "FILE",
     };
+
+    private readonly RoutingInspection routing = new();
 
     public static Command Create() => new InspectCommand().ToCommand();
 
@@ -41,20 +45,35 @@ internal sealed class InspectCommand
         {
             model, noScan, dump, output, json,
         };
+        foreach (Option option in routing.All)
+        {
+            command.Add(option);
+        }
         command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
         return command;
     }
 
     private int Run(ParseResult parse, CancellationToken cancellationToken)
     {
-        if ((parse.GetValue(dump) is null) != (parse.GetValue(output) is null))
+        string path = DefaultModel.Resolve(parse.GetValue(model));
+        string? target = parse.GetValue(output);
+        if (routing.IsAsked(parse))
         {
-            throw new UsageException("--dump and --out belong together");
+            if (parse.GetValue(dump) is not null)
+            {
+                throw new UsageException("--dump and --routing are two things; choose one");
+            }
+            routing.Run(parse, path, target, output.Name, parse.GetValue(json), cancellationToken);
+            return ExitCode.Success;
         }
-        using Checkpoint checkpoint = CheckpointFile.Open(DefaultModel.Resolve(parse.GetValue(model)));
+        if ((parse.GetValue(dump) is null) != (target is null))
+        {
+            throw new UsageException(target is null ? "--dump needs --out" : "--out belongs to --dump or --routing");
+        }
+        using Checkpoint checkpoint = CheckpointFile.Open(path);
         if (parse.GetValue(dump) is { } name)
         {
-            Dump(checkpoint, name, parse.GetValue(output)!, parse.GetValue(json), cancellationToken);
+            Dump(checkpoint, name, target!, parse.GetValue(json), cancellationToken);
             return ExitCode.Success;
         }
         InspectResult result = Inspect(checkpoint, !parse.GetValue(noScan), cancellationToken);
@@ -109,7 +128,8 @@ internal sealed class InspectCommand
         if (result.Plan is { } plan)
         {
             Console.Out.WriteLine(
-                $"{plan.Layers} layers ({plan.DistinctBlocks} distinct), hidden {plan.HiddenSize}, feed-forward {plan.FeedForwardWidth}, "
+                $"{plan.Layers} layers ({plan.DistinctBlocks} distinct), hidden {plan.HiddenSize}, "
+                + (plan.FeedForwardWidth is { } width ? $"feed-forward {width}, " : "")
                 + $"heads {plan.Heads}/{plan.KvHeads} × {plan.HeadDim}, vocabulary {plan.VocabularySize}"
                 + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}");
             if (plan.Recursion is { } recursion)
@@ -121,6 +141,13 @@ internal sealed class InspectCommand
             if (plan.Streams is { } streams)
             {
                 Console.Out.WriteLine($"parallel streams: {string.Join(", ", streams)}");
+            }
+            if (plan.Experts is { } experts)
+            {
+                Console.Out.WriteLine(
+                    $"experts: {experts.BytesPerToken / 1e6:F1} MB for a token of {experts.Bytes / 1e6:F1} MB in all; with everything else "
+                    + $"{(experts.BytesPerToken + experts.DenseBytesPerToken) / 1e6:F1} MB for a token");
+                Terminal.Out.Write(ExpertTable(experts.Layers));
             }
         }
         else
@@ -147,6 +174,27 @@ internal sealed class InspectCommand
         nameof(DepthRouterKind.ExpertChoice) => $"up to {recursion.Depths} times, each time chooses its tokens (expert choice)",
         _ => $"up to {recursion.Depths} times, each token chooses (token choice)",
     };
+
+    /// <summary>Neighbouring layers that are alike share a row.</summary>
+    private static Table ExpertTable(IReadOnlyList<LayerExperts> layers)
+    {
+        Table table = new Table().AddColumns("layers", "experts", "slots", "dropped", "per token", "shared", "width", "MB per token", "MB");
+        for (int first = 0, end; first < layers.Count; first = end)
+        {
+            LayerExperts layer = layers[first];
+            end = first + 1;
+            while (end < layers.Count && layers[end] == layer with { Layer = layers[end].Layer } && layers[end].Layer == layers[end - 1].Layer + 1)
+            {
+                end++;
+            }
+            table.AddRow(
+                end == first + 1 ? $"{layer.Layer}" : $"{layer.Layer} – {layers[end - 1].Layer}", $"{layer.Experts}",
+                layer.Slots == layer.Experts - layer.Dropped ? $"{layer.Slots}" : $"{layer.Slots} (merged)", $"{layer.Dropped}", $"{layer.PerToken}",
+                $"{layer.Shared}", layer.Narrowest == layer.Widest ? $"{layer.Widest}" : $"{layer.Narrowest} – {layer.Widest}",
+                $"{layer.BytesPerToken / 1e6:F2}", $"{layer.Bytes / 1e6:F2}");
+        }
+        return table;
+    }
 
     private static Table FormatTable(InspectResult result)
     {

@@ -1,4 +1,5 @@
 using Engine;
+using Engine.Plans;
 using Host.CommandLine;
 using Host.Measuring;
 
@@ -12,6 +13,9 @@ internal sealed record ModelComparison
 
     /// <summary>How they are loaded.</summary>
     public required LanguageModelOptions Options { get; init; }
+
+    /// <summary>Refuses a model that options do not fit.</summary>
+    public Action<ModelPlan, string>? Require { get; init; }
 
     /// <summary>Bytes of keys and values, for all or for each; null for no bound.</summary>
     public IReadOnlyList<int>? KvBytes { get; init; }
@@ -37,7 +41,7 @@ internal sealed record ModelComparison
                     KvBytes = KvBytes is null ? null : KvBytes[Math.Min(i, KvBytes.Count - 1)],
                     KvTokens = KvBytes is null ? kvTokens : null,
                 };
-                models.Add(LoadedModel.Load(Paths[i], options, cancellationToken));
+                models.Add(LoadedModel.Load(Paths[i], options, cancellationToken, Require));
             }
             return models;
         }

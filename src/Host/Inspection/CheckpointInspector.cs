@@ -56,7 +56,7 @@ internal static class CheckpointInspector
     {
         try
         {
-            return (PlanDescription.Of(ModelPlanReader.Read(checkpoint)), null);
+            return (PlanDescription.Of(ModelPlanReader.Read(checkpoint), checkpoint), null);
         }
         catch (EngineException unsupported)
         {

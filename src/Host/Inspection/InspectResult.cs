@@ -1,5 +1,7 @@
 using System.Collections.Immutable;
+using Engine.Checkpoints;
 using Engine.Plans;
+using Host.Measuring;
 
 namespace Host.Inspection;
 
@@ -61,6 +63,7 @@ internal sealed record SparsityResult(long Zeros, double Fraction, long ZeroRows
 /// <param name="TiedEmbeddings">Embedding and head are one tensor.</param>
 /// <param name="Recursion">Layers that are run several times, where the model says so.</param>
 /// <param name="Streams">Parallel streams that can be asked for, where the model has them.</param>
+/// <param name="Experts">Mixtures of experts, where the model has them.</param>
 internal sealed record PlanDescription(
     string Family,
     int VocabularySize,
@@ -75,9 +78,10 @@ internal sealed record PlanDescription(
     int? FeedForwardWidth,
     bool TiedEmbeddings,
     RecursionDescription? Recursion,
-    IReadOnlyList<int>? Streams)
+    IReadOnlyList<int>? Streams,
+    ExpertsDescription? Experts)
 {
-    public static PlanDescription Of(ModelPlan plan)
+    public static PlanDescription Of(ModelPlan plan, Checkpoint checkpoint)
     {
         ImmutableArray<BlockPlan> blocks = plan.Layers.Blocks;
         AttentionPlan? attention = blocks.Select(static block => block.Attention).OfType<AttentionPlan>().FirstOrDefault();
@@ -88,7 +92,8 @@ internal sealed record PlanDescription(
             attention?.Heads, attention?.KvHeads, attention?.HeadDim, feedForward?.Width,
             plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor),
             plan.Layers.Recursion is { } recursion ? RecursionDescription.Of(recursion, plan.Layers) : null,
-            plan.Streams is { } streams ? [.. streams.Sets.Select(static set => set.Count)] : null);
+            plan.Streams is { } streams ? [.. streams.Sets.Select(static set => set.Count)] : null,
+            plan.Experts().Any() ? ExpertsDescription.Of(plan, new WeightBytes(checkpoint)) : null);
     }
 }
 
@@ -110,5 +115,43 @@ internal sealed record RecursionDescription(int Depths, int Layers, string? Rout
             sharedBlocks &= loop[i].Block == loop[i % recursion.StepsPerDepth].Block;
         }
         return new RecursionDescription(recursion.Depths, recursion.StepsPerDepth, recursion.Router?.Kind.ToString(), sharedKv, sharedBlocks);
+    }
+}
+
+/// <summary>The mixtures of experts of a model.</summary>
+/// <param name="BytesPerToken">Experts that a token is sent to, shared ones included, over all layers.</param>
+/// <param name="Bytes">All experts; those that layers share count once.</param>
+/// <param name="DenseBytesPerToken">Everything else that a token reads.</param>
+/// <param name="Layers">Layers with experts.</param>
+internal sealed record ExpertsDescription(long BytesPerToken, long Bytes, long DenseBytesPerToken, IReadOnlyList<LayerExperts> Layers)
+{
+    public static ExpertsDescription Of(ModelPlan plan, WeightBytes sizes) => new(
+        WeightTraffic.ExpertBytesPerToken(plan, sizes, null), sizes.Totals(plan).Experts, WeightTraffic.DenseBytesPerToken(plan, sizes),
+        [
+            .. plan.Layers.Steps.Index().Where(step => plan.Layers.Blocks[step.Item.Block].Experts is not null)
+                .Select(step => LayerExperts.Of(step.Index, plan.Layers.Blocks[step.Item.Block].Experts!, sizes)),
+        ]);
+}
+
+/// <summary>A layer's mixture of experts.</summary>
+/// <param name="Layer">Which layer, from 0.</param>
+/// <param name="Experts">Experts that the router knows.</param>
+/// <param name="Slots">Distinct feed-forwards that they stand for: fewer where experts were merged or dropped.</param>
+/// <param name="Dropped">Experts that were dropped.</param>
+/// <param name="PerToken">Experts that a token is sent to.</param>
+/// <param name="Shared">Feed-forwards that every token goes through besides.</param>
+/// <param name="Narrowest">Inner width of the narrowest slot.</param>
+/// <param name="Widest">Of the widest.</param>
+/// <param name="BytesPerToken">What a token reads, shared ones included.</param>
+/// <param name="Bytes">All slots.</param>
+internal sealed record LayerExperts(
+    int Layer, int Experts, int Slots, int Dropped, int PerToken, int Shared, int Narrowest, int Widest, long BytesPerToken, long Bytes)
+{
+    public static LayerExperts Of(int layer, ExpertsPlan experts, WeightBytes sizes)
+    {
+        int[] slots = [.. experts.Map.Where(static slot => slot >= 0).Distinct()];
+        return new LayerExperts(
+            layer, experts.Map.Length, slots.Length, experts.Map.Length - experts.Kept, experts.PerToken(null), experts.Shared.Length,
+            slots.Min(slot => experts.Slots[slot].Width), slots.Max(slot => experts.Slots[slot].Width), sizes.PerToken(experts), sizes.Of(experts));
     }
 }

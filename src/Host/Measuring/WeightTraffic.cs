@@ -1,51 +1,29 @@
-using Engine.Checkpoints;
 using Engine.Plans;
 
 namespace Host.Measuring;
 
-/// <summary>
-/// Bytes of weights that one decoded token reads, as they are stored: every matrix of every step, and the rows of the embedding it
-/// looks up.
-/// </summary>
+/// <summary>Bytes of weights that one decoded token reads, as they are stored.</summary>
 internal static class WeightTraffic
 {
-    /// <param name="plan">What is run.</param>
-    /// <param name="checkpoint">Where the tensors are.</param>
-    /// <param name="typeOf">How each is stored in memory.</param>
-    public static long BytesPerToken(ModelPlan plan, Checkpoint checkpoint, Func<TensorView, DType> typeOf)
+    /// <summary>What every token reads: all matrices of every step but experts, and the rows of the embedding that it looks up.</summary>
+    public static long DenseBytesPerToken(ModelPlan plan, WeightBytes sizes)
     {
-        long bytes = Linear(plan.Head) + Row(plan.Embedding.Tokens) + Row(plan.Embedding.Positions) + Norm(plan.FinalNorm);
+        long bytes = sizes.Of(plan.Head) + sizes.Row(plan.Embedding.Tokens) + sizes.Row(plan.Embedding.Positions) + sizes.Of(plan.FinalNorm);
         foreach (LayerStep step in plan.Layers.Steps)
         {
             BlockPlan block = plan.Layers.Blocks[step.Block];
-            bytes += Norm(step.AttentionNorm) + Norm(step.FeedForwardNorm);
-            if (block.Attention is { } attention)
-            {
-                bytes += Linear(attention.Qkv) + Linear(attention.Output) + Norm(attention.QueryNorm) + Norm(attention.KeyNorm);
-            }
-            if (block.FeedForward is { } feedForward)
-            {
-                bytes += Linear(feedForward.In) + Linear(feedForward.Down);
-            }
+            bytes += sizes.Of(step.AttentionNorm) + sizes.Of(step.FeedForwardNorm);
+            bytes += block.Attention is null ? 0 : sizes.Of(block.Attention);
+            bytes += block.FeedForward is null ? 0 : sizes.Of(block.FeedForward);
+            bytes += block.Experts is null ? 0 : sizes.Of(block.Experts.Router.Logits);
         }
         return bytes;
-
-        long Linear(LinearPlan linear) =>
-            linear.Parts.Sum(part => Share(part.Weight, (long)part.Outputs * linear.Inputs) + Share(part.Bias, part.Outputs));
-
-        long Norm(NormPlan? norm) => norm is null ? 0 : Share(norm.Weight, long.MaxValue) + Share(norm.Bias, long.MaxValue);
-
-        long Row(WeightRef? table) => table is null ? 0 : typeOf(checkpoint[table.Tensor]).RowBytes(checkpoint[table.Tensor].Columns);
-
-        // A part may be some rows of its tensor: it has the bytes of its share of the elements.
-        long Share(WeightRef? weight, long elements)
-        {
-            if (weight is null)
-            {
-                return 0;
-            }
-            TensorView tensor = checkpoint[weight.Tensor];
-            return (long)((Int128)typeOf(tensor).RowBytes(tensor.Columns) * tensor.Rows * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
-        }
     }
+
+    /// <summary>What a token reads of the experts that it is sent to, and of shared ones.</summary>
+    /// <param name="plan">What is run.</param>
+    /// <param name="sizes">How it is stored.</param>
+    /// <param name="perToken">Experts that a token is sent to; null for the plan's number.</param>
+    public static long ExpertBytesPerToken(ModelPlan plan, WeightBytes sizes, int? perToken) =>
+        plan.Experts().Sum(experts => sizes.PerToken(experts, perToken));
 }

@@ -1,6 +1,5 @@
 using Engine.Generation;
 using Spectre.Console;
-using Spectre.Console.Rendering;
 
 namespace Host.Printing;
 
@@ -68,12 +67,4 @@ internal sealed class DepthPrinter(IAnsiConsole console, bool colours, TokenText
     private Style StyleOf(int depth) => colours ? new Style(Color.Black, palette[(depth - 1) % palette.Length]) : Style.Plain;
 
     private void Write(string text, Style style) => console.Write(new Verbatim(text, style));
-
-    /// <summary>Text as it is: the console's own would break lines at its width, each token by itself.</summary>
-    private sealed class Verbatim(string text, Style style) : IRenderable
-    {
-        public Measurement Measure(RenderOptions options, int maxWidth) => new(0, maxWidth);
-
-        public IEnumerable<Segment> Render(RenderOptions options, int maxWidth) => [new Segment(text, style)];
-    }
 }

@@ -122,6 +122,35 @@ public sealed class CodecTests
         }
     }
 
+    [Fact]
+    public void MXFP4_codes_stand_for_the_numbers_of_the_specification()
+    {
+        float[] numbers = [0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0f, -0.5f, -1, -1.5f, -2, -3, -4, -6];
+        var values = new float[32];
+        foreach (byte exponent in new byte[] { 0, 1, 2, 100, 127, 130, 251 })
+        {
+            // Byte j holds elements j and j + 16.
+            Codec.For(DType.MXFP4).Decode([exponent, .. Enumerable.Range(0, 16).Select(static j => (byte)(j | (15 - j) << 4))], values);
+            Assert.Equal([.. numbers.Concat(numbers.Reverse()).Select(number => MathF.ScaleB(number, exponent - 127))], values);
+        }
+        Assert.Equal(32, Codec.For(DType.MXFP4).IndexOfNonFinite([.. new byte[17], 0xFF, .. new byte[16]]));
+        Assert.Equal(-1, Codec.For(DType.MXFP4).IndexOfNonFinite([0xFE, .. new byte[16]]));
+    }
+
+    [Fact]
+    public void MXFP4_takes_the_nearest_number_under_the_scale_of_the_largest()
+    {
+        // The largest is 7 = 1.75 · 2²: the scale is 2² / 2² = 1, and 7 lies above the last code. Ties go to the even code.
+        float[] values = [7, 5, -5, 0.25f, -0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 0.26f, -2.4f, -6.9f, .. new float[20]];
+        float[] expected = [6, 4, -4, 0, -1, 1, 2, 2, 4, 0.5f, -2, -6, .. new float[20]];
+        Assert.Equal(expected, RoundTrip(DType.MXFP4, values));
+        float[] scaled = [.. values.Select(static value => MathF.ScaleB(value, -30))];
+        Assert.Equal([.. expected.Select(static value => MathF.ScaleB(value, -30))], RoundTrip(DType.MXFP4, scaled));
+        Assert.Equal(new float[32], RoundTrip(DType.MXFP4, new float[32]));
+        float[] noise = RoundTrip(DType.MXFP4, Gaussian(Seed.Fresh(), 4096, 1));
+        Assert.Equal(noise, RoundTrip(DType.MXFP4, noise));
+    }
+
     internal static float[] Gaussian(Random random, int count, float deviation)
     {
         var values = new float[count];

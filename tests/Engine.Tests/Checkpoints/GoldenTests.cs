@@ -12,7 +12,7 @@ public sealed class GoldenTests
     {
         { "gguf_f16", "model.gguf" }, { "gguf_bf16", "model.gguf" }, { "gguf_q8_0", "model.gguf" }, { "gguf_q4_0", "model.gguf" },
         { "gguf_q4_1", "model.gguf" }, { "gguf_q5_0", "model.gguf" }, { "gguf_q5_1", "model.gguf" }, { "gguf_q4_k", "model.gguf" },
-        { "gguf_q5_k", "model.gguf" }, { "gguf_q6_k", "model.gguf" }, { "gguf_v2_align128", "model.gguf" },
+        { "gguf_q5_k", "model.gguf" }, { "gguf_q6_k", "model.gguf" }, { "gguf_mxfp4", "model.gguf" }, { "gguf_v2_align128", "model.gguf" },
         { "gguf_split", "model-00001-of-00003.gguf" }, { "gguf_split", "model-00003-of-00003.gguf" },
         { "st_sharded", HfFolder.IndexName }, { "st_sharded", "." },
     };
@@ -20,7 +20,6 @@ public sealed class GoldenTests
     public static TheoryData<string, string> Refused => new()
     {
         { "gguf_q2_k", "Q2_K" }, { "gguf_q3_k", "Q3_K" }, { "gguf_iq4_nl", "IQ4_NL" }, { "gguf_iq4_xs", "IQ4_XS" },
-        { "gguf_mxfp4", "MXFP4" },
         { "gguf_tq2_0", "TQ2_0" }, { "gguf_extra_nvfp4", "NVFP4" }, { "gguf_extra_tq1_0", "TQ1_0" }, { "gguf_bigendian", "big-endian" },
     };
 

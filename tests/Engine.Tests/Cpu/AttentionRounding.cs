@@ -20,15 +20,16 @@ internal static class AttentionRounding
     /// <param name="plan">Heads, scale and window.</param>
     /// <param name="qkv">[tokens, qkvWidth], after the rotation; keys and values before the cache rounds them, which is near enough for a bound.</param>
     /// <param name="rotated">Whether there was a rotation.</param>
-    /// <returns>[tokens × heads × headDim].</returns>
+    /// <returns>[tokens × heads × valueDim].</returns>
     public static float[] Tolerances(AttentionPlan plan, ReadOnlySpan<float> qkv, bool rotated)
     {
-        int width = plan.Qkv.Outputs, headDim = plan.HeadDim, rows = qkv.Length / width;
+        int width = plan.QkvWidth, headDim = plan.HeadDim, valueDim = plan.ValueDim, rows = qkv.Length / width;
+        int firstValue = plan.Latent is null ? plan.Heads + plan.KvHeads : plan.Heads;
         // One rounding of q · scale. A rotation rounds each number of a pair by its factor, its product and its sum, 3·√2 of the pair's length at
         // most, in q and in k.
         double perNorm = rotated ? 1 + 2 * 3 * Math.Sqrt(2) : 1;
-        var tolerances = new float[rows * plan.Heads * headDim];
-        double[] scores = new double[rows], errors = new double[rows], mixed = new double[headDim], sizes = new double[headDim];
+        var tolerances = new float[rows * plan.Heads * valueDim];
+        double[] scores = new double[rows], errors = new double[rows], mixed = new double[valueDim], sizes = new double[valueDim];
         for (int row = 0; row < rows; row++)
         {
             int first = plan.SlidingWindow is int window ? Math.Max(0, row - window + 1) : 0;
@@ -43,7 +44,11 @@ internal static class AttentionRounding
                     (scores[t], errors[t]) = (plan.Scale * dot, plan.Scale * rounding);
                     largest = Math.Max(largest, scores[t]);
                 }
-                double total = 0;
+                double sink = plan.Sinks.IsEmpty ? double.NegativeInfinity : plan.Sinks[head], highest = largest;
+                largest = Math.Max(largest, sink);
+                double total = Math.Exp(sink - largest);
+                // Of a sink's exponential, its argument and the factor that brings the others to the same maximum; its value is 0.
+                double sinkError = plan.Sinks.IsEmpty ? 0 : UnitRoundoff * (Math.Abs(highest - sink) + 8);
                 for (int t = first; t <= row; t++)
                 {
                     errors[t] += UnitRoundoff * (largest - scores[t]); // of the exponential's argument
@@ -55,8 +60,8 @@ internal static class AttentionRounding
                 for (int t = first; t <= row; t++)
                 {
                     double weight = scores[t] /= total;
-                    ReadOnlySpan<float> value = qkv.Slice(t * width + (plan.Heads + plan.KvHeads + kvHead) * headDim, headDim);
-                    for (int i = 0; i < headDim; i++)
+                    ReadOnlySpan<float> value = qkv.Slice(t * width + (firstValue + kvHead) * headDim, valueDim);
+                    for (int i = 0; i < valueDim; i++)
                     {
                         mixed[i] += weight * value[i];
                         sizes[i] += weight * Math.Abs(value[i]);
@@ -64,16 +69,16 @@ internal static class AttentionRounding
                 }
                 // The weighted sum and the sum of weights, with two units in the last place of every exponential.
                 double perSize = UnitRoundoff * (Lambda * Math.Sqrt(row - first + 1) + 8);
-                Span<float> output = tolerances.AsSpan((row * plan.Heads + head) * headDim, headDim);
-                for (int i = 0; i < headDim; i++)
+                Span<float> output = tolerances.AsSpan((row * plan.Heads + head) * valueDim, valueDim);
+                for (int i = 0; i < valueDim; i++)
                 {
-                    output[i] = (float)(perSize * (sizes[i] + Math.Abs(mixed[i])));
+                    output[i] = (float)(perSize * (sizes[i] + Math.Abs(mixed[i])) + sinkError * Math.Abs(mixed[i]));
                 }
                 for (int t = first; t <= row; t++)
                 {
                     double weighted = scores[t] * errors[t];
-                    ReadOnlySpan<float> value = qkv.Slice(t * width + (plan.Heads + plan.KvHeads + kvHead) * headDim, headDim);
-                    for (int i = 0; i < headDim; i++)
+                    ReadOnlySpan<float> value = qkv.Slice(t * width + (firstValue + kvHead) * headDim, valueDim);
+                    for (int i = 0; i < valueDim; i++)
                     {
                         output[i] += (float)(weighted * Math.Abs(value[i] - mixed[i]));
                     }

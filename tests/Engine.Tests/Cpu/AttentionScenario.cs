@@ -21,7 +21,10 @@ internal sealed class AttentionScenario
     /// <param name="lengths">Tokens of each sequence.</param>
     /// <param name="window">Sliding window, or null.</param>
     /// <param name="rope">Rotation, or null.</param>
-    public AttentionScenario(int seed, int heads, int kvHeads, int headDim, int[] lengths, int? window = null, RopePlan? rope = null)
+    /// <param name="latent">Values are the first so many elements of the keys; null where they are their own.</param>
+    /// <param name="sinks">Whether heads have sinks; some outweigh all tokens.</param>
+    public AttentionScenario(
+        int seed, int heads, int kvHeads, int headDim, int[] lengths, int? window = null, RopePlan? rope = null, int? latent = null, bool sinks = false)
     {
         var random = new Random(seed);
         Lengths = lengths;
@@ -31,9 +34,17 @@ internal sealed class AttentionScenario
             KvHeads = kvHeads,
             HeadDim = headDim,
             Scale = (float)(1.5 / Math.Sqrt(headDim)),
-            Qkv = new LinearPlan(1, [new LinearPart((heads + 2 * kvHeads) * headDim, new WeightRef("qkv"))]),
-            Output = new LinearPlan(1, [new LinearPart(1, new WeightRef("output"))]),
+            Qkv = Unused,
+            Output = Unused,
             SlidingWindow = window,
+            Latent = latent is not { } rank ? null : new LatentPlan
+            {
+                Rank = rank,
+                Query = Unused,
+                KeyUp = new HeadLinearPlan(heads, 1, rank, headDim - rank, new WeightRef("up"), 1),
+                ValueUp = new HeadLinearPlan(heads, rank, 1, 0, new WeightRef("up"), 1),
+            },
+            Sinks = sinks ? [.. Enumerable.Range(0, heads).Select(_ => 12 * random.NextSingle() - 4)] : [],
         };
         this.rope = rope;
         qkv = [.. lengths.Select(length => TestRows.Normal(random, length * Width))];
@@ -41,9 +52,11 @@ internal sealed class AttentionScenario
 
     public int[] Lengths { get; }
 
-    private int Width => plan.Qkv.Outputs;
+    private static LinearPlan Unused { get; } = new(1, [new LinearPart(1, new WeightRef("unused"))]);
 
-    private int OutputWidth => plan.Heads * plan.HeadDim;
+    private int Width => plan.QkvWidth;
+
+    private int OutputWidth => plan.Heads * plan.ValueDim;
 
     public static RopePlan Rope(RopePairing pairing, int dimensions, float magnitude = 1) =>
         new(pairing, [.. Enumerable.Range(0, dimensions / 2).Select(i => Math.Pow(10000, -2.0 * i / dimensions))], magnitude);
@@ -61,7 +74,7 @@ internal sealed class AttentionScenario
         return (values, tolerances);
     }
 
-    /// <summary>Feeds everything and returns the outputs, per sequence [tokens × heads × headDim].</summary>
+    /// <summary>Feeds everything and returns the outputs, per sequence [tokens × heads × valueDim].</summary>
     /// <param name="backend">Where.</param>
     /// <param name="format">KV format.</param>
     /// <param name="pageTokens">Tokens of a page.</param>
@@ -79,7 +92,7 @@ internal sealed class AttentionScenario
         int[][] tables = [.. pagesOf.Select(count => pool[used..(used += count)])];
 
         // Two slots of different shapes, so that neither pages nor views of the one that is used are where they would be if it were alone.
-        KvSlotPlan shape = new(plan.KvHeads, plan.HeadDim);
+        KvSlotPlan shape = plan.KvSlot;
         using KvStorage kv = backend.AllocateKv([new KvSlotPlan(1, 32), shape], format, pageCount, pageTokens);
         using DeviceWeights? rotation = rope is null ? null : backend.LoadRope(rope, Lengths.Max());
         float[][] outputs = [.. Lengths.Select(length => new float[length * OutputWidth])];

@@ -10,8 +10,12 @@ public sealed class AttentionTests
     private static readonly int[] headDims = [20, 48, 64, 80, 96, 128, 256];
     private static readonly (int Heads, int KvHeads)[] groupings = [(1, 1), (3, 3), (4, 2), (6, 2), (14, 2), (8, 1), (12, 1)];
 
+    // Query heads, elements of a key and of the latent in it; a whole number of blocks of 32, and not.
+    private static readonly (int Heads, int HeadDim, int LatentDim)[] latents = [(1, 32, 16), (6, 64, 48), (16, 96, 64), (40, 64, 32), (64, 160, 128)];
+    private static readonly (int Heads, int HeadDim, int LatentDim)[] unevenLatents = [(4, 24, 16), (16, 33, 21), (48, 50, 42)];
+
     // What the slow reference gives is computed once for all instruction sets, with fresh numbers in every run.
-    private static readonly Dictionary<KvFormat, Lazy<Case[]>> cases = PerFormat(Cases), longCases = PerFormat(LongCases);
+    private static readonly Dictionary<KvFormat, Lazy<Case[]>> cases = PerFormat(Cases), longCases = PerFormat(LongCases), latentCases = PerFormat(LatentCases);
     private static readonly Lazy<Case[]> rotations = new(Rotations);
 
     public static TheoryData<InstructionSet> Sets => InstructionSets.All;
@@ -46,6 +50,28 @@ public sealed class AttentionTests
 
     [Theory]
     [MemberData(nameof(SetsAndFormats))]
+    public void Latent_attention_agrees_with_the_reference_however_it_is_cut(InstructionSet set, KvFormat format)
+    {
+        using CpuBackend few = InstructionSets.Backend(set, threads: 2), many = InstructionSets.Backend(set, threads: 7);
+        using CpuBackend single = InstructionSets.Backend(set, threads: 1);
+        Assert.NotEmpty(latentCases[format].Value);
+        foreach (Case expected in latentCases[format].Value)
+        {
+            float[][] first = expected.Scenario.Run(single, format, expected.PageTokens);
+            expected.Check(first);
+            foreach (CpuBackend cpu in new[] { few, many })
+            {
+                float[][] actual = expected.Scenario.Run(cpu, format, expected.PageTokens, new Random(expected.Seed));
+                for (int s = 0; s < first.Length; s++)
+                {
+                    TestRows.SameBits(first[s], actual[s], $"{expected.What}, sequence {s}");
+                }
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(SetsAndFormats))]
     public void A_long_context_agrees_with_the_reference(InstructionSet set, KvFormat format)
     {
         // Several segments, split between threads in some steps and not in others.
@@ -72,8 +98,9 @@ public sealed class AttentionTests
             int? window = random.Next(2) == 0 ? random.Next(1, 700) : null;
             RopePlan rope = AttentionScenario.Rope((RopePairing)random.Next(2), headDim);
             int[] lengths = [random.Next(1, 700), random.Next(1, 100), random.Next(1, 40)];
-            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window, rope);
-            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}";
+            bool sinks = random.Next(2) == 0;
+            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window, rope, sinks: sinks);
+            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}, sinks {sinks}";
             float[][]? first = null;
             foreach (int threads in new[] { 1, 2, 3, 7 })
             {
@@ -126,8 +153,29 @@ public sealed class AttentionTests
             int pageTokens = random.GetItems([1, 5, 16, 24, 32, 64, 100], 1)[0];
             int? window = random.Next(3) == 0 ? random.Next(1, 90) : null;
             int[] lengths = [1, random.Next(1, 200), pageTokens, pageTokens + 1, random.Next(1, 70)];
-            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window);
-            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}, lengths {string.Join(' ', lengths)}";
+            bool sinks = random.Next(2) == 0;
+            var scenario = new AttentionScenario(random.Next(), heads, kvHeads, headDim, lengths, window, sinks: sinks);
+            string what = $"seed {seed}: {heads}/{kvHeads} heads of {headDim}, pages of {pageTokens}, window {window}, sinks {sinks}, "
+                + $"lengths {string.Join(' ', lengths)}";
+            return new Case(scenario, format, pageTokens, seed, what);
+        })];
+    }
+
+    private static Case[] LatentCases(KvFormat format)
+    {
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        return [.. (format == KvFormat.Q8_0 ? latents : [.. latents, .. unevenLatents]).Select(shape =>
+        {
+            (int heads, int headDim, int latentDim) = shape;
+            int pageTokens = random.GetItems([1, 5, 16, 24, 64, 100], 1)[0];
+            int? window = random.Next(4) == 0 ? random.Next(1, 90) : null;
+            int[] lengths = [1, random.Next(1, heads > 6 ? 90 : 600), pageTokens + 1, random.Next(1, 40)];
+            // A rotated number that is rounded to fewer bits may fall otherwise by a whole step of them.
+            RopePlan? rope = format == KvFormat.F32 ? AttentionScenario.Rope((RopePairing)random.Next(2), (headDim - latentDim) & -2) : null;
+            var scenario = new AttentionScenario(random.Next(), heads, kvHeads: 1, headDim, lengths, window, rope, latentDim);
+            string what = $"seed {seed}: {heads} heads of {headDim}, latent {latentDim}, pages of {pageTokens}, window {window}, lengths "
+                + string.Join(' ', lengths);
             return new Case(scenario, format, pageTokens, seed, what);
         })];
     }
@@ -136,7 +184,8 @@ public sealed class AttentionTests
     {
         int seed = Random.Shared.Next();
         return [.. new int?[] { null, 700 }.Select(window => new Case(
-            new AttentionScenario(seed, heads: 3, kvHeads: 1, headDim: 32, [1700], window), format, 48, seed, $"seed {seed}, window {window}"))];
+            new AttentionScenario(seed, heads: 3, kvHeads: 1, headDim: 32, [1700], window, sinks: window is not null), format, 48, seed,
+            $"seed {seed}, window {window}"))];
     }
 
     private static Case[] Rotations()

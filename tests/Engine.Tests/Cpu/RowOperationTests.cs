@@ -67,16 +67,99 @@ public sealed class RowOperationTests
 
     [Theory]
     [MemberData(nameof(Sets))]
+    public void Norms_over_all_heads_and_clamped_projections_agree_with_the_reference(InstructionSet set)
+    {
+        using CpuBackend cpu = InstructionSets.Backend(set, threads: 3);
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        using MemoryCheckpoint checkpoint = Vectors(random, 6 * 20);
+        var norm = new NormPlan(NormKind.Rms, 1e-6f, new WeightRef("gain"));
+        foreach ((bool whole, float? clip) in new[] { (true, (float?)null), (true, 0.7f), (false, 0.7f) })
+        {
+            AttentionPlan plan = Attention(heads: 6, kvHeads: 2, headDim: 20) with { NormsWholeProjection = whole, ClipQkv = clip };
+            float[] values = TestRows.Normal(random, 50 * plan.Qkv.Outputs);
+            float[] actual = Compare(cpu, backend =>
+            {
+                using DeviceWeights query = backend.LoadNorm(norm, plan.QueryNormWidth, checkpoint);
+                using DeviceWeights key = backend.LoadNorm(norm, plan.KeyNormWidth, checkpoint);
+                using Activations qkv = TestRows.Make(backend, values, plan.Qkv.Outputs);
+                backend.NormalizeHeads(plan, whole ? query : null, whole ? key : null, qkv);
+                return TestRows.Read(backend, qkv);
+            }, 3e-6, $"seed {seed}: whole {whole}, clip {clip}");
+            Assert.Equal(clip is not null, actual.All(value => Math.Abs(value) <= (clip ?? 0.7f)));
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
+    public void Linear_maps_of_heads_agree_with_the_reference_however_rows_are_shared(InstructionSet set)
+    {
+        InstructionSets.Require(set);
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        foreach ((int heads, int inputs, int outputs, int carried, int tail) in
+            new[] { (1, 1, 1, 0, 0), (3, 12, 16, 8, 24), (4, 64, 128, 0, 3), (2, 130, 65, 5, 0), (16, 32, 100, 16, 116) })
+        {
+            foreach (bool transposed in new[] { false, true })
+            {
+                // A few rows that are not taken before, between and behind the matrices.
+                (int stored, int columns) = transposed ? (inputs, outputs) : (outputs, inputs);
+                var plan = new HeadLinearPlan(heads, inputs, outputs, carried, new WeightRef("w", 2, transposed), stored + 3);
+                using var checkpoint = new MemoryCheckpoint();
+                int rowsInFile = 2 + heads * (stored + 3);
+                checkpoint.Add("w", [rowsInFile, columns], TestRows.Normal(random, rowsInFile * columns, 1 / Math.Sqrt(inputs)));
+                int width = plan.OutputWidth + tail;
+                float[] x = TestRows.Normal(random, 21 * plan.InputWidth), behind = TestRows.Normal(random, 21 * tail);
+                string what = $"seed {seed}: {heads} heads {inputs} → {outputs}, {carried} carried, tail {tail}, transposed {transposed}";
+                using CpuBackend one = InstructionSets.Backend(set, threads: 1), five = InstructionSets.Backend(set, threads: 5);
+                float[] whole = Compare(five, backend => Multiply(backend, 0, 21), 3e-6 * Math.Sqrt(inputs), what);
+                foreach ((int first, int rows) in new[] { (0, 1), (1, 2), (3, 3), (6, 15) })
+                {
+                    TestRows.SameBits(whole.AsSpan(first * width, rows * width), Multiply(one, first, rows), $"{what}, rows {first} +{rows}");
+                }
+
+                float[] Multiply(IBackend backend, int first, int rows)
+                {
+                    using DeviceWeights weights = backend.LoadHeads(plan, checkpoint);
+                    using Activations input = TestRows.Make(backend, x.AsSpan(first * plan.InputWidth, rows * plan.InputWidth), plan.InputWidth);
+                    using Activations? rest = tail == 0 ? null : TestRows.Make(backend, behind.AsSpan(first * tail, rows * tail), tail);
+                    using Activations output = TestRows.Make(backend, rows, width);
+                    backend.MultiplyHeads(weights, input, rest, output);
+                    return TestRows.Read(backend, output);
+                }
+            }
+        }
+    }
+
+    [Fact]
+    public void Linear_maps_of_heads_that_do_not_fit_are_refused()
+    {
+        using var cpu = new CpuBackend(new CpuOptions { Threads = 1 });
+        using var checkpoint = new MemoryCheckpoint();
+        checkpoint.Add("w", [12, 4], TestRows.Normal(new Random(1), 48));
+        Refused(2, 3, 5, new WeightRef("w"), 6, "columns");
+        Refused(2, 4, 6, new WeightRef("w"), 7, "at least 13 rows");
+        Refused(2, 4, 6, new WeightRef("w", 1), 6, "at least 13 rows");
+
+        void Refused(int heads, int inputs, int outputs, WeightRef weight, int rowsPerHead, string reason) => Assert.Contains(
+            reason,
+            Assert.Throws<EngineException>(() => cpu.LoadHeads(new HeadLinearPlan(heads, inputs, outputs, 0, weight, rowsPerHead), checkpoint)).Message,
+            StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
     public void Activations_agree_with_the_reference_however_rows_are_shared(InstructionSet set)
     {
         InstructionSets.Require(set);
         int seed = Random.Shared.Next();
         var random = new Random(seed);
+        var clamp = new SwiGluClamp(1.3f, 1.1f);
         foreach (Activation activation in Enum.GetValues<Activation>())
         {
             foreach ((int rows, int width) in new[] { (1, 1), (3, 15), (1, 4864), (7, 1001), (2, 16) })
             {
-                int inputWidth = activation is Activation.SwiGlu or Activation.GeGluTanh ? 2 * width : width;
+                int inputWidth = activation.IsGated() ? 2 * width : width;
                 float[] values = TestRows.Normal(random, rows * inputWidth, 4), first = [];
                 foreach (int threads in new[] { 1, 2, 5 })
                 {
@@ -84,7 +167,7 @@ public sealed class RowOperationTests
                     float[] actual = Compare(cpu, backend =>
                     {
                         using Activations rowsIn = TestRows.Make(backend, values, inputWidth), rowsOut = TestRows.Make(backend, rows, width);
-                        backend.Activate(activation, rowsIn, rowsOut);
+                        backend.Activate(activation, rowsIn, rowsOut, rows == 7 ? null : clamp);
                         return TestRows.Read(backend, rowsOut);
                     }, 2e-6, $"seed {seed}: {activation} [{rows}, {width}]");
                     first = threads == 1 ? actual : first;

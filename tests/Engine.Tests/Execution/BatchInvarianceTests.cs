@@ -1,6 +1,7 @@
 using Engine.Checkpoints;
 using Engine.Cpu;
 using Engine.Execution;
+using Engine.Tests.Plans.Oracle;
 
 namespace Engine.Tests.Execution;
 
@@ -32,10 +33,26 @@ public sealed class BatchInvarianceTests
     public void Eight_ragged_sequences_together_equal_each_alone(string model, KvFormat format)
     {
         string path = model.Length == 0 ? ModelHarness.ShippedModel : SharedFiles.Require(model);
+        RequireInvariance(() => CheckpointFile.Open(path), format);
+    }
+
+    [Theory]
+    [InlineData("deepseek_v2", KvFormat.F32)]
+    [InlineData("deepseek_v2 lite", KvFormat.F16)]
+    [InlineData("deepseek_v3 yarn, four groups", KvFormat.F16)]
+    public void Latent_attention_does_not_depend_on_batches(string model, KvFormat format)
+    {
+        TinyModel tiny = MoeModels.Make(model, Random.Shared.Next());
+        TestContext.Current.TestOutputHelper?.WriteLine(tiny.ToString());
+        RequireInvariance(tiny.ToCheckpoint, format);
+    }
+
+    private static void RequireInvariance(Func<Checkpoint> open, KvFormat format)
+    {
         int seed = Random.Shared.Next();
         Random random = new(seed);
-        using ModelHarness two = new(CheckpointFile.Open(path), new CpuBackend(new CpuOptions { Threads = 2 }), format);
-        using ModelHarness one = new(CheckpointFile.Open(path), new CpuBackend(new CpuOptions { Threads = 1 }), format);
+        using ModelHarness two = new(open(), new CpuBackend(new CpuOptions { Threads = 2 }), format);
+        using ModelHarness one = new(open(), new CpuBackend(new CpuOptions { Threads = 1 }), format);
 
         int[][] sequences = [.. Enumerable.Range(0, 8).Select(i => RandomTokens(random, 1 + random.Next(8 * (i + 1)), one.Plan.VocabularySize))];
         float[][][] alone = [.. sequences.Select(tokens => one.Run(tokens, chunk: 1))];

@@ -155,7 +155,12 @@ public sealed class PlanTests
     [Fact]
     public void Families_are_listed_once_each()
     {
-        Assert.Equal(["llama", "mistral", "qwen2", "qwen3", "gpt2", "parscale", "mor"], ModelPlanReader.Families.Select(static family => family.Name));
+        Assert.Equal(
+            [
+                "llama", "mistral", "qwen2", "qwen3", "gpt2", "parscale", "mor", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek",
+                "deepseek_v2", "deepseek_v3", "phimoe", "gpt_oss",
+            ],
+            ModelPlanReader.Families.Select(static family => family.Name));
         string[] types = [.. ModelPlanReader.Families.SelectMany(static family => family.ModelTypes)];
         Assert.Equal(types.Distinct(), types);
         Assert.All(ModelPlanReader.Families, static family =>

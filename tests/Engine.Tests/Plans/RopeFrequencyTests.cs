@@ -47,6 +47,28 @@ public sealed class RopeFrequencyTests
     }
 
     [Fact]
+    public void Longrope_divides_by_its_short_factors_within_the_original_context()
+    {
+        string factors = string.Join(", ", Enumerable.Range(0, HeadDim / 2).Select(static pair => $"{1 + pair}.5"));
+        // As Phi-3.5-MoE: the magnitude is given.
+        RopePlan given = Read($$"""
+            {"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "short_factor": [{{factors}}], "long_factor": [2],
+             "short_mscale": 1.25, "long_mscale": 1.5, "original_max_position_embeddings": 4096} }
+            """);
+        Assert.Equal(1.25f, given.Magnitude);
+        for (int pair = 0; pair < HeadDim / 2; pair++)
+        {
+            Assert.Equal(Math.Pow(10000, -2.0 * pair / HeadDim) / (pair + 1.5), given.InverseFrequencies[pair], 1e-15);
+        }
+        // As Phi-3: extended 32 times, so sqrt(1 + ln 32 / ln 4096) = sqrt(1 + 5 / 12).
+        RopePlan derived = Read($$"""
+            {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
+             "rope_scaling": {"type": "longrope", "short_factor": [{{factors}}], "long_factor": [2]} }
+            """);
+        Assert.Equal(Math.Sqrt(17.0 / 12), derived.Magnitude, 1e-6);
+    }
+
+    [Fact]
     public void Yarn_of_qwen2_5_ramps_between_pairs_23_and_39_and_raises_the_magnitude()
     {
         // as Qwen 2.5's model card says to extend it to 131072 tokens

@@ -3,6 +3,8 @@ using Engine.Checkpoints;
 using Engine.Checkpoints.Codecs;
 using Engine.Checkpoints.Writing;
 using Engine.Execution;
+using Engine.Plans;
+using Engine.Tests.Plans;
 using Engine.Transforms.Quantization;
 
 namespace Engine.Tests.Transforms;
@@ -78,6 +80,41 @@ public sealed class QuantizedCheckpointTests
             Assert.Contains(source.TensorNames, static tensor => tensor.Contains("router", StringComparison.Ordinal)
                 || tensor.Contains("aggregate_layer", StringComparison.Ordinal));
         }
+    }
+
+    [Fact]
+    public void Experts_are_matrices_in_every_layout_and_routers_and_gates_are_not()
+    {
+        foreach (string family in ExpertModels.Families)
+        {
+            foreach (bool fused in new[] { false, true })
+            {
+                var model = ExpertModels.Make(family);
+                using Checkpoint source = (fused ? ExpertModels.Fuse(model) : model).ToCheckpoint();
+                using QuantizedCheckpoint quantized = new(source, QuantizationRecipe.Named("Q8_0"));
+                foreach (ExpertsPlan experts in ModelPlanReader.Read(quantized).Layers.Blocks.Select(static block => block.Experts).OfType<ExpertsPlan>())
+                {
+                    foreach (LinearPart part in experts.Slots.SelectMany(static slot => slot.In.Parts.Concat(slot.Down.Parts)))
+                    {
+                        // Rows that are not whole blocks of 32 become F16.
+                        TensorView tensor = quantized[part.Weight.Tensor];
+                        Assert.True(tensor.DType == (tensor.Columns % 32 == 0 ? DType.Q8_0 : DType.F16), $"{family}: {tensor.Name} is {tensor.DType}");
+                    }
+                    Assert.All(experts.Router.Logits.Parts, part => Assert.Equal(DType.F32, quantized.TypeOf(part.Weight.Tensor)));
+                }
+            }
+        }
+    }
+
+    [Fact]
+    public void Experts_that_are_stored_transposed_stay_as_they_are()
+    {
+        using var quantized = new QuantizedCheckpoint(
+            Plans.Oracle.MoeModels.Make("gpt_oss", 1).ToCheckpoint(), QuantizationRecipe.Named("Q8_0"));
+        Assert.Equal(DType.Q8_0, quantized.TypeOf("model.layers.1.self_attn.q_proj.weight"));
+        Assert.All(
+            quantized.TensorNames.Where(static name => name.Contains(".experts.", StringComparison.Ordinal)),
+            name => Assert.Equal(DType.F32, quantized.TypeOf(name)));
     }
 
     [Fact]

@@ -11,14 +11,21 @@ namespace Engine.Checkpoints.Gguf;
 /// says it; null where positions are learned.</param>
 /// <param name="LayerPrefix">What stands for GGUF's <c>blk.</c>.</param>
 /// <param name="Names">Pairs (GGUF, Hugging Face) of modules outside the layers.</param>
-/// <param name="LayerNames">Pairs (GGUF, Hugging Face) of modules inside a layer.</param>
+/// <param name="LayerNames">
+/// Pairs (GGUF, Hugging Face) of modules inside a layer; <c>*</c> stands for an expert's number. Of several pairs with the same GGUF name, the first is what a
+/// GGUF file is presented with.
+/// </param>
+/// <param name="NormalizesExperts">llama.cpp divides the weights of experts by their sum; null where there are no experts, or the family has no choice.</param>
+/// <param name="IsWritten">Models in Hugging Face's layout are converted to this architecture.</param>
 internal sealed record GgufArchitecture(
     string Name,
     ImmutableArray<string> ModelTypes,
     string? Pairing,
     string LayerPrefix,
     ImmutableArray<(string Gguf, string Hf)> Names,
-    ImmutableArray<(string Gguf, string Hf)> LayerNames)
+    ImmutableArray<(string Gguf, string Hf)> LayerNames,
+    bool? NormalizesExperts = null,
+    bool IsWritten = true)
 {
     /// <summary>Elements (2i, 2i + 1) rotate together.</summary>
     public const string AdjacentPairs = "adjacent";
@@ -26,7 +33,15 @@ internal sealed record GgufArchitecture(
     /// <summary>Elements (i, i + dimensions / 2) rotate together.</summary>
     public const string HalfPairs = "halves";
 
+    /// <summary>GGUF's name of a shared expert's gate, which it stores as a vector: Hugging Face has a matrix of one row.</summary>
+    public const string SharedGate = "ffn_gate_inp_shexp";
+
+    /// <summary>The name of gpt-oss' architecture.</summary>
+    public const string GptOss = "gpt-oss";
+
     private const string GgufLayerPrefix = "blk.";
+
+    private const string AnyNumber = "*";
 
     private static readonly ImmutableArray<(string, string)> llamaNames =
         [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
@@ -46,12 +61,48 @@ internal sealed record GgufArchitecture(
         ("ffn_down", "mlp.down_proj"),
     ];
 
-    /// <summary>All architectures whose names are known. GGUF permutes q and k of llama alone (formats.md §2.3).</summary>
+    private static readonly ImmutableArray<(string, string)> expertNames =
+    [
+        ("ffn_gate_inp", "mlp.gate"),
+        ("ffn_gate_exps", "mlp.experts.gate_proj"),
+        ("ffn_up_exps", "mlp.experts.up_proj"),
+        ("ffn_down_exps", "mlp.experts.down_proj"),
+        // One tensor per expert: Mixtral in files from before April 2024.
+        ("ffn_gate.*", "mlp.experts.*.gate_proj"),
+        ("ffn_up.*", "mlp.experts.*.up_proj"),
+        ("ffn_down.*", "mlp.experts.*.down_proj"),
+    ];
+
+    // llama.cpp calls the second norm of this architecture by the name that others give to one behind attention.
+    private static readonly ImmutableArray<(string, string)> gptOssNames =
+        [("post_attention_norm", "post_attention_layernorm"), ("attn_sinks", "self_attn.sinks"), ("ffn_gate_inp", "mlp.router")];
+
+    private static readonly ImmutableArray<(string, string)> mixtralNames =
+    [
+        ("ffn_gate_inp", "block_sparse_moe.gate"),
+        ("ffn_gate.*", "block_sparse_moe.experts.*.w1"),
+        ("ffn_up.*", "block_sparse_moe.experts.*.w3"),
+        ("ffn_down.*", "block_sparse_moe.experts.*.w2"),
+    ];
+
+    /// <summary>All architectures whose names are known. GGUF permutes q and k of llama and deepseek alone (formats.md §2.3).</summary>
     public static ImmutableArray<GgufArchitecture> All { get; } =
     [
-        new("llama", ["llama", "mistral"], AdjacentPairs, "model.layers.", llamaNames, llamaLayerNames),
+        new(
+            "llama", ["llama", "mistral", "mixtral"], AdjacentPairs, "model.layers.", llamaNames,
+            [.. llamaLayerNames, .. expertNames, .. mixtralNames], NormalizesExperts: true),
         new("qwen2", ["qwen2"], HalfPairs, "model.layers.", llamaNames, llamaLayerNames),
         new("qwen3", ["qwen3"], HalfPairs, "model.layers.", llamaNames, llamaLayerNames),
+        new(
+            "qwen2moe", ["qwen2_moe"], HalfPairs, "model.layers.", llamaNames,
+            [.. llamaLayerNames, .. expertNames, .. SharedExpert("mlp.shared_expert"), (SharedGate, "mlp.shared_expert_gate")], NormalizesExperts: false),
+        new(
+            "qwen3moe", ["qwen3_moe"], HalfPairs, "model.layers.", llamaNames, [.. llamaLayerNames, .. expertNames], NormalizesExperts: true),
+        new("olmoe", ["olmoe"], HalfPairs, "model.layers.", llamaNames, [.. llamaLayerNames, .. expertNames], NormalizesExperts: false),
+        new(
+            "deepseek", ["deepseek"], AdjacentPairs, "model.layers.", llamaNames,
+            [.. llamaLayerNames, .. expertNames, .. SharedExpert("mlp.shared_experts")], NormalizesExperts: false),
+        new(GptOss, ["gpt_oss"], HalfPairs, "model.layers.", llamaNames, [.. gptOssNames, .. llamaLayerNames, .. expertNames], IsWritten: false),
         new(
             "gpt2", ["gpt2"], null, "transformer.h.",
             [
@@ -71,6 +122,11 @@ internal sealed record GgufArchitecture(
     /// <summary>GGUF's name of a Hugging Face tensor, or null where this architecture has no such tensor.</summary>
     public string? ToGguf(string tensor) => Rename(
         tensor, LayerPrefix, GgufLayerPrefix, Names, LayerNames, static pair => pair.Hf, static pair => pair.Gguf);
+
+    private static ImmutableArray<(string, string)> SharedExpert(string module) =>
+    [
+        ("ffn_gate_shexp", $"{module}.gate_proj"), ("ffn_up_shexp", $"{module}.up_proj"), ("ffn_down_shexp", $"{module}.down_proj"),
+    ];
 
     private static string? Rename(
         string tensor,
@@ -98,11 +154,16 @@ internal sealed record GgufArchitecture(
         int layerDot = inLayers.IndexOf('.', StringComparison.Ordinal);
         if (layerDot < 0 || !int.TryParse(inLayers.AsSpan(0, layerDot), NumberStyles.None, CultureInfo.InvariantCulture, out int layer))
             return null;
-        string inLayer = inLayers[(layerDot + 1)..];
+        string[] inLayer = inLayers[(layerDot + 1)..].Split('.');
+        int numbered = Array.FindIndex(inLayer, static part => part.Length > 0 && part.All(char.IsAsciiDigit));
+        string number = numbered < 0 ? "" : inLayer[numbered];
+        if (numbered >= 0)
+            inLayer[numbered] = AnyNumber;
+        string pattern = string.Join('.', inLayer);
         foreach ((string Gguf, string Hf) pair in layerNames)
         {
-            if (from(pair) == inLayer)
-                return string.Create(CultureInfo.InvariantCulture, $"{toPrefix}{layer}.{to(pair)}{parameter}");
+            if (from(pair) == pattern)
+                return string.Create(CultureInfo.InvariantCulture, $"{toPrefix}{layer}.{to(pair).Replace(AnyNumber, number)}{parameter}");
         }
         return null;
     }

@@ -14,6 +14,12 @@ internal sealed class GgufConfig
         ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("attention.scale", 0), ("attention.temperature_scale", 0),
     ];
 
+    /// <summary>llama.cpp's <c>LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX</c>; 0 is none, where the architecture decides.</summary>
+    private const long SoftmaxGating = 1;
+
+    /// <summary><c>LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX_WEIGHT</c>: a softmax over the chosen, gpt-oss' own.</summary>
+    private const long SoftmaxOfChosenGating = 3;
+
     private readonly Checkpoint source;
     private readonly string prefix;
     private readonly JsonObject config = [];
@@ -62,21 +68,48 @@ internal sealed class GgufConfig
         config["rms_norm_eps"] = Number("attention.layer_norm_rms_epsilon") ?? throw Missing("attention.layer_norm_rms_epsilon");
         config["hidden_act"] = "silu";
         config["attention_bias"] = Has("blk.0.attn_q.bias");
-        config["mlp_bias"] = Has("blk.0.ffn_up.bias");
+        config["mlp_bias"] = Has("blk.0.ffn_up.bias") || Has("blk.0.ffn_up_exps.bias");
         if (window > 0)
         {
             config["sliding_window"] = window;
             config["use_sliding_window"] = true;
         }
         if (experts > 0)
-        {
-            config["num_local_experts"] = experts;
-            config["num_experts_per_tok"] = Required("expert_used_count");
-        }
-        BuildRope(headDim, pairing);
+            BuildExperts(architecture, experts, layers);
+        BuildRope(architecture, headDim, pairing);
     }
 
-    private void BuildRope(long headDim, string pairing)
+    private void BuildExperts(GgufArchitecture architecture, long experts, long layers)
+    {
+        config["num_local_experts"] = experts;
+        config["num_experts_per_tok"] = Required("expert_used_count");
+        config["norm_topk_prob"] = source.Metadata.GetFlag(prefix + "expert_weights_norm", source.Path) ?? architecture.NormalizesExperts;
+        (string Gguf, string Hf)[] counts =
+        [
+            ("expert_feed_forward_length", "moe_intermediate_size"), ("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+            ("expert_shared_count", "n_shared_experts"), ("leading_dense_block_count", "first_k_dense_replace"),
+            ("expert_group_count", "n_group"), ("expert_group_used_count", "topk_group"),
+        ];
+        foreach ((string gguf, string hf) in counts)
+        {
+            if (Integer(gguf) is { } count)
+                config[hf] = count;
+        }
+        if (Number("expert_weights_scale") is { } scale && scale != 0)
+            config["routed_scaling_factor"] = scale;
+        const string gating = "expert_gating_func";
+        long softmax = architecture.Name == GgufArchitecture.GptOss ? SoftmaxOfChosenGating : SoftmaxGating;
+        if (Integer(gating) is { } function && function != 0 && function != softmax)
+            throw new EngineException($"expected {softmax} (softmax), found {function}", source.Path, prefix + gating);
+        // Architectures of Qwen have no key for layers that are dense; a file that has such layers shows them.
+        if (architecture.Name.StartsWith("qwen", StringComparison.Ordinal) && layers <= source.TensorNames.Count)
+        {
+            config["mlp_only_layers"] = new JsonArray([.. Enumerable.Range(0, (int)layers)
+                .Where(layer => !Has($"blk.{layer}.ffn_gate_inp.weight")).Select(static layer => JsonValue.Create(layer))]);
+        }
+    }
+
+    private void BuildRope(GgufArchitecture architecture, long headDim, string pairing)
     {
         config["rope_theta"] = Number("rope.freq_base") ?? 10000.0;
         config["rope_pairing"] = pairing;
@@ -107,6 +140,9 @@ internal sealed class GgufConfig
                 scaling["beta_fast"] = fast;
             if (Number("rope.scaling.yarn_beta_slow") is { } slow)
                 scaling["beta_slow"] = slow;
+            // The one family whose bounds are not rounded; GGUF has no key for it, and llama.cpp rounds them all the same.
+            if (architecture.Name == GgufArchitecture.GptOss)
+                scaling["truncate"] = false;
         }
         config["rope_scaling"] = scaling;
     }

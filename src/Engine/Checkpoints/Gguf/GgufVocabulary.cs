@@ -92,6 +92,8 @@ public sealed class GgufVocabulary : Checkpoint
         }
         if (tensor.Name != canonical)
             tensor = tensor with { Name = canonical };
+        if (tensor.Shape is [var columns] && rawName.EndsWith($".{GgufArchitecture.SharedGate}.weight", StringComparison.Ordinal))
+            tensor = tensor with { Shape = [1, columns] };
         return true;
     }
 

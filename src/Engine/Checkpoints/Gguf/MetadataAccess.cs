@@ -41,6 +41,15 @@ public static class MetadataAccess
         return value as string ?? throw new EngineException($"expected a string, found {Describe(value)}", file, key);
     }
 
+    /// <summary>A truth value, or null where the key is absent.</summary>
+    /// <exception cref="EngineException">The value is something else.</exception>
+    public static bool? GetFlag(this IReadOnlyDictionary<string, object> metadata, string key, string file)
+    {
+        if (!metadata.TryGetValue(key, out object? value))
+            return null;
+        return value as bool? ?? throw new EngineException($"expected true or false, found {Describe(value)}", file, key);
+    }
+
     /// <summary>An integer, or one per layer; null where the key is absent.</summary>
     /// <exception cref="EngineException">The value is something else.</exception>
     public static long[]? GetIntegers(this IReadOnlyDictionary<string, object> metadata, string key, string file)

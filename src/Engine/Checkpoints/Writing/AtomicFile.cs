@@ -33,6 +33,27 @@ public static class AtomicFile
         }
     }
 
+    /// <summary>Finds out, before something that takes long, whether a file could be written; nothing is left behind.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="EngineException">It is a folder, or its folder is missing or cannot be written to.</exception>
+    public static void Check(string path)
+    {
+        if (Directory.Exists(path))
+        {
+            throw new EngineException("the file cannot be written: there is a folder of that name", path);
+        }
+        string temporary = $"{path}.{Guid.NewGuid():N}.tmp";
+        try
+        {
+            new FileStream(temporary, FileMode.CreateNew, FileAccess.Write).Dispose();
+        }
+        catch (Exception exception) when (IsRefusal(exception))
+        {
+            throw new EngineException($"the file cannot be written: {exception.Message}", path, inner: exception);
+        }
+        Delete(temporary);
+    }
+
     /// <summary>Makes a folder, and those above it, where they are missing.</summary>
     /// <exception cref="EngineException">It cannot be made.</exception>
     public static void CreateFolder(string path)

@@ -14,7 +14,7 @@ public static class GgufConverter
     /// <summary>Converts a checkpoint.</summary>
     /// <param name="source">
     /// A GGUF model (its metadata is kept and its tensors stored anew), or one in Hugging Face's vocabulary of a family in which GGUF's
-    /// names are known: llama, mistral, qwen2, qwen3, gpt2.
+    /// names are known: llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, olmoe, deepseek, gpt2.
     /// </param>
     /// <param name="path">The file; replaced if it exists.</param>
     /// <param name="recipe">What each tensor is stored as.</param>
@@ -49,20 +49,24 @@ public static class GgufConverter
     private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
         var config = new HfConfig(source);
-        GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.ModelTypes.Contains(config.ModelType))
+        GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.IsWritten && known.ModelTypes.Contains(config.ModelType))
             ?? throw new EngineException($"GGUF's names for the family {config.ModelType} are not known here", source.Path, "model_type");
         var tensors = new List<TensorSource>();
+        var stacks = new ExpertStacks(source.Path, config.Experts ?? 0, config.Experts is null ? 0 : config.ExpertWidth);
         bool tied = config.Tied || !source.TryGetTensor("lm_head.weight", out _);
         foreach (string name in source.TensorNames)
         {
             if (Array.Exists(buffers, name.EndsWith) || (tied && name == "lm_head.weight"))
                 continue;
             // GPT-2's own files leave out the prefix that everybody else's have.
-            string ggufName = architecture.ToGguf(name) ?? architecture.ToGguf("transformer." + name)
-                ?? throw new EngineException(
-                    $"GGUF has no name for this tensor in the architecture {architecture.Name}", source.Path, name);
+            string? ggufName = architecture.ToGguf(name) ?? architecture.ToGguf("transformer." + name);
+            if (stacks.TryAdd(name, ggufName, source[name]))
+                continue;
+            if (ggufName is null)
+                throw new EngineException($"GGUF has no name for this tensor in the architecture {architecture.Name}", source.Path, name);
             tensors.Add(Translate(source[name], ggufName, architecture, config, recipe, tied));
         }
+        tensors.AddRange(stacks.Sources((name, shape) => recipe.For(name, shape, config.Layers, tied)));
         if (config.RopeFactors() is { } factors)
             tensors.Add(TensorSource.FromValues(GgufVocabulary.RopeFactorsTensor, [factors.Length], factors));
         GgufWriter.Write(
@@ -82,6 +86,8 @@ public static class GgufConverter
             DType stored = recipe.For(name, shape, config.Layers, tied);
             return new TensorSource(name, stored, shape, stream => TensorSource.Convert(Transpose(tensor), stored).WriteTo(stream));
         }
+        if (tensor.Shape is [1, var columns] && name.EndsWith($".{GgufArchitecture.SharedGate}.weight", StringComparison.Ordinal))
+            tensor = tensor with { Shape = [columns] };
         DType dtype = recipe.For(name, tensor.Shape, config.Layers, tied);
         bool permute = architecture.Pairing == GgufArchitecture.AdjacentPairs && !config.AdjacentPairs
             && (name.Contains(".attn_q.", StringComparison.Ordinal) || name.Contains(".attn_k.", StringComparison.Ordinal));

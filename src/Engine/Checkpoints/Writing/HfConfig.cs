@@ -23,6 +23,12 @@ internal sealed class HfConfig(Checkpoint source)
 
     public int VocabularySize => (int)Integer("vocab_size");
 
+    /// <summary>Experts of a layer, or null where the model has none.</summary>
+    public long? Experts => Optional("num_experts") ?? Optional("num_local_experts") ?? Optional("n_routed_experts");
+
+    /// <summary>The inner width of an expert.</summary>
+    public long ExpertWidth => Optional("moe_intermediate_size") ?? Integer("intermediate_size");
+
     /// <summary>The keys of <c>general</c> and of the architecture.</summary>
     public List<KeyValuePair<string, object>> Metadata(GgufArchitecture architecture)
     {
@@ -71,6 +77,8 @@ internal sealed class HfConfig(Checkpoint source)
         Add("vocab_size", (uint)VocabularySize);
         if (Optional("sliding_window") is { } window && (Flag("use_sliding_window") ?? true))
             Add("attention.sliding_window", (uint)window);
+        if (Experts is { } experts)
+            AddExperts(architecture, experts, Add);
         AddScaling(Add);
         return keys;
     }
@@ -126,6 +134,29 @@ internal sealed class HfConfig(Checkpoint source)
     private string ScalingType(JsonObject scaling) => Text(scaling, "rope_type") ?? Text(scaling, "type") ?? "default";
 
     private double Needed(JsonObject scaling, string key) => Number(scaling, key) ?? throw Wrong($"rope_scaling.{key}", "a number");
+
+    private void AddExperts(GgufArchitecture architecture, long experts, Action<string, object> add)
+    {
+        bool normalizes = ModelType == "mixtral" || Flag("norm_topk_prob") == true;
+        Refuse("norm_topk_prob", normalizes != architecture.NormalizesExperts);
+        Refuse("clip_qkv", config["clip_qkv"] is not null);
+        Refuse("decoder_sparse_step", Optional("decoder_sparse_step") is not (null or 1));
+        Refuse("mlp_only_layers", config["mlp_only_layers"] is JsonArray { Count: > 0 });
+        Refuse("moe_layer_freq", Optional("moe_layer_freq") is not (null or 1));
+        Refuse("routed_scaling_factor", Number(config, "routed_scaling_factor") is not (null or 1));
+        add("expert_count", (uint)experts);
+        add("expert_used_count", (uint)Integer("num_experts_per_tok"));
+        if (config["moe_intermediate_size"] is not null)
+            add("expert_feed_forward_length", (uint)ExpertWidth);
+        if (Optional("shared_expert_intermediate_size") is { } width)
+            add("expert_shared_feed_forward_length", (uint)width);
+        if (architecture.Name == "deepseek")
+        {
+            add("leading_dense_block_count", (uint)(Number(config, "first_k_dense_replace") ?? 0));
+            add("expert_shared_count", (uint)(Number(config, "n_shared_experts") ?? 0));
+            add("expert_weights_scale", 1f);
+        }
+    }
 
     /// <summary>What changes the numbers and has no key in GGUF must not get lost on the way.</summary>
     private void Refuse(string key, bool present, string? inner = null)

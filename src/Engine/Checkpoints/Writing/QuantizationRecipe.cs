@@ -83,7 +83,7 @@ public sealed class QuantizationRecipe
         if (name == "output.weight" || (tied && name == "token_embd.weight"))
             return true;
         string[] parts = name.Split('.');
-        if (parts is not ["blk", var number, "attn_v" or "ffn_down", "weight"] || !int.TryParse(number, out int layer))
+        if (parts is not ["blk", var number, "attn_v" or "ffn_down" or "ffn_down_exps", "weight"] || !int.TryParse(number, out int layer))
             return false;
         return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
     }

@@ -5,10 +5,10 @@ using Engine.Checkpoints.Gguf;
 namespace Engine.Checkpoints.Writing;
 
 /// <summary>The shape of a model of random weights.</summary>
-/// <param name="Architecture">GGUF's name: <c>llama</c> or <c>qwen2</c> (which has q, k, v biases).</param>
+/// <param name="Architecture">GGUF's name: <c>llama</c>, <c>qwen2</c> (which has q, k, v biases), or <c>qwen3moe</c> (experts, and norms over the heads of q and k).</param>
 /// <param name="Layers">Transformer blocks.</param>
 /// <param name="Hidden">Width of the residual stream.</param>
-/// <param name="FeedForward">Width of the feed-forward.</param>
+/// <param name="FeedForward">Width of the feed-forward, or of each expert.</param>
 /// <param name="Heads">Query heads.</param>
 /// <param name="KvHeads">Key and value heads.</param>
 /// <param name="HeadDim">Elements of a head.</param>
@@ -29,10 +29,18 @@ public sealed record SyntheticShape(
     float RopeTheta,
     int Context)
 {
-    /// <summary>Shapes of real models: 0.5b is Qwen 2.5 0.5B, 1.2b is Llama 3.2 1B.</summary>
+    /// <summary>Experts of a layer; 0 for a plain feed-forward.</summary>
+    public int Experts { get; init; }
+
+    /// <summary>Experts that a token is sent to.</summary>
+    public int ExpertsPerToken { get; init; }
+
+    /// <summary>Shapes of real models: 0.5b is Qwen 2.5 0.5B, 1.2b is Llama 3.2 1B, olmoe is OLMoE 1B-7B with 8 of its 16
+    /// layers, as an architecture that ik_llama.cpp reads too.</summary>
     public static FrozenDictionary<string, SyntheticShape> Presets { get; } = new Dictionary<string, SyntheticShape>
     {
         ["0.5b"] = new("qwen2", 24, 896, 4864, 14, 2, 64, 151936, true, 1e6f, 32768),
+        ["olmoe"] = new("qwen3moe", 8, 2048, 1024, 16, 16, 128, 50304, false, 1e4f, 4096) { Experts = 64, ExpertsPerToken = 8 },
         ["1.2b"] = new("llama", 16, 2048, 8192, 32, 8, 64, 128256, true, 5e5f, 131072),
     }.ToFrozenDictionary();
 }
@@ -61,6 +69,17 @@ public static class SyntheticModel
         var tensors = new List<TensorSource>();
         void Matrix(string name, int rows, int columns) => tensors.Add(
             random.Matrix(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns));
+        void FeedForward(string name, int rows, int columns)
+        {
+            if (shape.Experts == 0)
+            {
+                Matrix(name + ".weight", rows, columns);
+                return;
+            }
+            string stacked = name + "_exps.weight";
+            DType dtype = recipe.For(stacked, [shape.Experts, rows, columns], shape.Layers, shape.Tied);
+            tensors.Add(random.Matrix(stacked, dtype, checked(shape.Experts * rows), columns) with { Shape = [shape.Experts, rows, columns] });
+        }
         void Ones(string name, int width) => tensors.Add(SyntheticTensors.Constant(name, width, 1));
         void Bias(string name, int width) => tensors.Add(random.Bias(name, width));
 
@@ -77,10 +96,17 @@ public static class SyntheticModel
                     Bias($"{prefix}{name}.bias", width);
             }
             Matrix(prefix + "attn_output.weight", shape.Hidden, queries);
+            if (shape.Architecture == "qwen3moe")
+            {
+                Ones(prefix + "attn_q_norm.weight", shape.HeadDim);
+                Ones(prefix + "attn_k_norm.weight", shape.HeadDim);
+            }
             Ones(prefix + "ffn_norm.weight", shape.Hidden);
-            Matrix(prefix + "ffn_gate.weight", shape.FeedForward, shape.Hidden);
-            Matrix(prefix + "ffn_up.weight", shape.FeedForward, shape.Hidden);
-            Matrix(prefix + "ffn_down.weight", shape.Hidden, shape.FeedForward);
+            if (shape.Experts > 0)
+                tensors.Add(random.Matrix(prefix + "ffn_gate_inp.weight", DType.F32, shape.Experts, shape.Hidden));
+            FeedForward(prefix + "ffn_gate", shape.FeedForward, shape.Hidden);
+            FeedForward(prefix + "ffn_up", shape.FeedForward, shape.Hidden);
+            FeedForward(prefix + "ffn_down", shape.Hidden, shape.FeedForward);
         }
         Ones("output_norm.weight", shape.Hidden);
         if (!shape.Tied)
@@ -91,8 +117,15 @@ public static class SyntheticModel
     private static List<KeyValuePair<string, object>> Metadata(SyntheticShape shape, QuantizationRecipe recipe)
     {
         string prefix = shape.Architecture + ".";
+        List<KeyValuePair<string, object>> experts = shape.Experts == 0 ? [] :
+        [
+            new(prefix + "expert_count", (uint)shape.Experts),
+            new(prefix + "expert_used_count", (uint)shape.ExpertsPerToken),
+            new(prefix + "expert_feed_forward_length", (uint)shape.FeedForward),
+        ];
         return
         [
+            .. experts,
             new(GgufVocabulary.ArchitectureKey, shape.Architecture),
             new("general.name", "synthetic"),
             new(prefix + "context_length", (uint)shape.Context),
@@ -129,13 +162,13 @@ public static class SyntheticModel
         return
         [
             new("tokenizer.ggml.model", "gpt2"),
-            new("tokenizer.ggml.pre", shape.Architecture == "qwen2" ? "qwen2" : "llama-bpe"),
+            new("tokenizer.ggml.pre", shape.Architecture.StartsWith("qwen", StringComparison.Ordinal) ? "qwen2" : "llama-bpe"),
             new("tokenizer.ggml.tokens", tokens),
             new("tokenizer.ggml.token_type", types),
             new("tokenizer.ggml.merges", (string[])[ByteLevelCharacter(' ') + " t"]),
             new("tokenizer.ggml.bos_token_id", (uint)bos),
             new("tokenizer.ggml.eos_token_id", (uint)eos),
-            new("tokenizer.ggml.add_bos_token", shape.Architecture != "qwen2"),
+            new("tokenizer.ggml.add_bos_token", !shape.Architecture.StartsWith("qwen", StringComparison.Ordinal)),
         ];
     }
 

@@ -33,6 +33,17 @@ public sealed record TensorSource(string Name, DType DType, long[] Shape, Action
             ? From(tensor, name)
             : new(name ?? tensor.Name, dtype, tensor.Shape, stream => Encode(tensor, dtype, rowOrder ?? (static row => row), stream));
 
+    /// <summary>Several tensors one behind the other as one, each converted as <see cref="Convert"/> does.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="dtype">The type to store.</param>
+    /// <param name="shape">Its shape, with as many elements as the parts have together.</param>
+    /// <param name="parts">The parts, in order.</param>
+    public static TensorSource Stack(string name, DType dtype, long[] shape, IReadOnlyList<TensorView> parts) => new(name, dtype, shape, stream =>
+    {
+        foreach (TensorView part in parts)
+            Convert(part, dtype).WriteTo(stream);
+    });
+
     /// <summary>A tensor from float32 values in memory.</summary>
     public static TensorSource FromValues(string name, long[] shape, float[] values, DType dtype = DType.F32)
     {

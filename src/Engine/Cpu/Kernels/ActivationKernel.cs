@@ -10,6 +10,9 @@ internal unsafe struct ActivationWork
     public float* Output;
     public int Rows;
     public int Width;
+
+    /// <summary>Of <see cref="Plans.SwiGluClamp"/>.</summary>
+    public float Limit, Alpha;
 }
 
 /// <summary>A non-linearity as the loop wants it.</summary>
@@ -17,7 +20,8 @@ internal interface IActivation
 {
     static abstract bool IsGated { get; }
 
-    static abstract V Apply<TSimd, V>(V x)
+    /// <summary>The output for a gate and an up projection; kinds without a gate get their input as <paramref name="gate"/> and nothing else.</summary>
+    static abstract V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
         where TSimd : struct, ISimd<V>
         where V : unmanaged;
 }
@@ -27,9 +31,9 @@ internal readonly struct SwiGlu : IActivation
     public static bool IsGated => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Apply<TSimd, V>(V x)
+    public static V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
         where TSimd : struct, ISimd<V>
-        where V : unmanaged => VectorMath<TSimd, V>.Silu(x);
+        where V : unmanaged => TSimd.Multiply(VectorMath<TSimd, V>.Silu(gate), up);
 }
 
 internal readonly struct Silu : IActivation
@@ -37,9 +41,9 @@ internal readonly struct Silu : IActivation
     public static bool IsGated => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Apply<TSimd, V>(V x)
+    public static V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
         where TSimd : struct, ISimd<V>
-        where V : unmanaged => VectorMath<TSimd, V>.Silu(x);
+        where V : unmanaged => VectorMath<TSimd, V>.Silu(gate);
 }
 
 internal readonly struct GeGluTanh : IActivation
@@ -47,9 +51,9 @@ internal readonly struct GeGluTanh : IActivation
     public static bool IsGated => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Apply<TSimd, V>(V x)
+    public static V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
         where TSimd : struct, ISimd<V>
-        where V : unmanaged => VectorMath<TSimd, V>.GeluTanh(x);
+        where V : unmanaged => TSimd.Multiply(VectorMath<TSimd, V>.GeluTanh(gate), up);
 }
 
 internal readonly struct GeluTanh : IActivation
@@ -57,9 +61,9 @@ internal readonly struct GeluTanh : IActivation
     public static bool IsGated => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Apply<TSimd, V>(V x)
+    public static V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
         where TSimd : struct, ISimd<V>
-        where V : unmanaged => VectorMath<TSimd, V>.GeluTanh(x);
+        where V : unmanaged => VectorMath<TSimd, V>.GeluTanh(gate);
 }
 
 internal readonly struct Gelu : IActivation
@@ -67,9 +71,26 @@ internal readonly struct Gelu : IActivation
     public static bool IsGated => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Apply<TSimd, V>(V x)
+    public static V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
         where TSimd : struct, ISimd<V>
-        where V : unmanaged => VectorMath<TSimd, V>.Gelu(x);
+        where V : unmanaged => VectorMath<TSimd, V>.Gelu(gate);
+}
+
+internal readonly struct ClampedSwiGlu : IActivation
+{
+    public static bool IsGated => true;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Apply<TSimd, V>(V gate, V up, in ActivationWork work)
+        where TSimd : struct, ISimd<V>
+        where V : unmanaged
+    {
+        V limit = TSimd.Broadcast(work.Limit);
+        gate = TSimd.Min(limit, gate);
+        up = TSimd.Max(TSimd.Broadcast(-work.Limit), TSimd.Min(limit, up));
+        V activated = VectorMath<TSimd, V>.TimesSigmoid(gate, TSimd.Multiply(gate, TSimd.Broadcast(work.Alpha)));
+        return TSimd.Multiply(activated, TSimd.Add(up, TSimd.Broadcast(1f)));
+    }
 }
 
 /// <summary>
@@ -99,11 +120,11 @@ internal static unsafe class ActivationKernel<TSimd, V, TActivation>
                 long i = vector * lanes;
                 if (i + lanes <= width)
                 {
-                    Apply(gate + i, gate + width + i, output + i);
+                    Apply(*work, gate + i, gate + width + i, output + i);
                 }
                 else
                 {
-                    ApplyPartial(gate + i, gate + width + i, output + i, (int)(width - i));
+                    ApplyPartial(*work, gate + i, gate + width + i, output + i, (int)(width - i));
                 }
             }
             first = row * vectorsPerRow + endInRow;
@@ -111,13 +132,10 @@ internal static unsafe class ActivationKernel<TSimd, V, TActivation>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Apply(float* gate, float* up, float* output)
-    {
-        V y = TActivation.Apply<TSimd, V>(TSimd.Load(gate));
-        TSimd.Store(TActivation.IsGated ? TSimd.Multiply(y, TSimd.Load(up)) : y, output);
-    }
+    private static void Apply(in ActivationWork work, float* gate, float* up, float* output) =>
+        TSimd.Store(TActivation.Apply<TSimd, V>(TSimd.Load(gate), TActivation.IsGated ? TSimd.Load(up) : default, work), output);
 
-    private static void ApplyPartial(float* gate, float* up, float* output, int count)
+    private static void ApplyPartial(in ActivationWork work, float* gate, float* up, float* output, int count)
     {
         float* padded = stackalloc float[3 * TSimd.Width];
         new Span<float>(padded, 3 * TSimd.Width).Clear();
@@ -126,7 +144,7 @@ internal static unsafe class ActivationKernel<TSimd, V, TActivation>
         {
             new Span<float>(up, count).CopyTo(new Span<float>(padded + TSimd.Width, count));
         }
-        Apply(padded, padded + TSimd.Width, padded + 2 * TSimd.Width);
+        Apply(work, padded, padded + TSimd.Width, padded + 2 * TSimd.Width);
         new Span<float>(padded + 2 * TSimd.Width, count).CopyTo(new Span<float>(output, count));
     }
 }

@@ -6,7 +6,7 @@ namespace Engine.Cpu.Kernels;
 /// <summary>
 /// Causal attention over pages (Dao et al. 2022 for the softmax, Kwon et al. 2023 for the pages). A row goes through its tokens tile by tile from the
 /// first, closes a segment at fixed token numbers and merges segments in order; which rows share a tile's bytes, which thread works and where the
-/// pages lie are free. All query heads of a KV head go together.
+/// pages lie are free. The query heads of a KV head go together.
 /// </summary>
 internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
     where TSimd : struct, ISimd<V>
@@ -49,42 +49,42 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
             {
                 total.Merge<TSimd, V>(Partial(work, work->Tasks[index + part], block));
             }
-            Write(work, block, task.KvHead, total);
+            Write(work, block, task.HeadGroup, total);
         }
     }
 
     private static RunningSoftmax Partial(AttentionWork* work, in AttentionTask task, in RowBlock block) =>
-        new((nint)(work->Partials + task.Partial), block.RowCount * work->PaddedGroup, work->Kv.Layout.PaddedHeadDim);
+        new((nint)(work->Partials + task.Partial), block.RowCount * work->PaddedGroup, work->Kv.Layout.PaddedValueDim);
 
     private static void RunTask(AttentionWork* work, in AttentionTask task, byte* scratch)
     {
         RowBlock block = work->Blocks[task.Block];
         ref readonly KvLayout layout = ref work->Kv.Layout;
-        int queries = block.RowCount * work->PaddedGroup;
+        int queries = block.RowCount * work->PaddedGroup, kvHead = task.HeadGroup / work->GroupsPerKvHead;
         float* q = Take(ref scratch, (long)queries * layout.HeadDim);
         float* scores = Take(ref scratch, (long)queries * work->ScoreColumns);
-        float* decoded = Take(ref scratch, (long)layout.TileTokens * (layout.HeadDim + layout.PaddedHeadDim));
-        var segment = new RunningSoftmax((nint)Take(ref scratch, work->StateFloats(block.RowCount)), queries, layout.PaddedHeadDim);
+        float* decoded = Take(ref scratch, (long)layout.TileTokens * (layout.HeadDim + layout.PaddedValueDim));
+        var segment = new RunningSoftmax((nint)Take(ref scratch, work->StateFloats(block.RowCount)), queries, layout.PaddedValueDim);
         RunningSoftmax total = task.Partial >= 0
             ? Partial(work, task, block)
             : segment with { Memory = (nint)Take(ref scratch, work->StateFloats(block.RowCount)) };
-        LoadQueries(work, block, task.KvHead, q);
+        LoadQueries(work, block, task.HeadGroup, q);
         total.Clear();
         if (work->Prefixes is not null && (task.Partial < 0 || task.Parts > 0))
         {
             segment.Clear();
-            RunPrefix(work, block, task.KvHead, q, scores, segment);
+            RunPrefix(work, block, kvHead, q, scores, segment);
             total.Merge<TSimd, V>(segment);
         }
         for (int s = task.FirstSegment; s < task.EndSegment; s++)
         {
             segment.Clear();
-            RunSegment(work, block, task.KvHead, s, q, scores, decoded, segment);
+            RunSegment(work, block, kvHead, s, q, scores, decoded, segment);
             total.Merge<TSimd, V>(segment);
         }
         if (task.Partial < 0)
         {
-            Write(work, block, task.KvHead, total);
+            Write(work, block, task.HeadGroup, total);
         }
     }
 
@@ -160,9 +160,14 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         AttentionWork* work, in TileRows rows, byte* tile, byte* nextTile, float* q, float* scores, float* decoded, in RunningSoftmax state)
     {
         ref readonly KvLayout layout = ref work->Kv.Layout;
+        if (!layout.HasValues)
+        {
+            RunLatentTile(work, rows, tile, nextTile, q, scores, decoded, state);
+            return;
+        }
         TKey keys = TKey.At(tile, layout.HeadDim, layout.TileTokens);
-        TValue values = TValue.At(tile + layout.KeyBytes, layout.TileTokens, layout.PaddedHeadDim);
         int columns = layout.TileTokens;
+        TValue values = TValue.At(tile + layout.KeyBytes, layout.TileTokens, layout.PaddedValueDim);
         if (TKey.IsPlain || (rows.End - rows.First) * work->PaddedGroup < DecodeFrom)
         {
             Products(work, rows, tile, nextTile, keys, values, columns, q, scores, state);
@@ -171,9 +176,27 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         float* decodedValues = decoded + (nint)layout.HeadDim * layout.TileTokens;
         int end = rows.To(rows.End - 1);
         Decode(keys, layout.HeadDim, (end + TSimd.Width - 1) & -TSimd.Width, decoded, layout.TileTokens);
-        Decode(values, end, layout.PaddedHeadDim, decodedValues, layout.PaddedHeadDim);
-        Products(work, rows, tile, nextTile, new F32Tile(decoded, layout.TileTokens), new F32Tile(decodedValues, layout.PaddedHeadDim), columns,
+        Decode(values, end, layout.PaddedValueDim, decodedValues, layout.PaddedValueDim);
+        Products(work, rows, tile, nextTile, new F32Tile(decoded, layout.TileTokens), new F32Tile(decodedValues, layout.PaddedValueDim), columns,
             q, scores, state);
+    }
+
+    /// <summary>Values are the first elements of the keys: they are turned around for the second product, for all queries at once.</summary>
+    private static void RunLatentTile(
+        AttentionWork* work, in TileRows rows, byte* tile, byte* nextTile, float* q, float* scores, float* decoded, in RunningSoftmax state)
+    {
+        ref readonly KvLayout layout = ref work->Kv.Layout;
+        int columns = (rows.To(rows.End - 1) + TSimd.Width - 1) & -TSimd.Width;
+        float* plain = (float*)tile;
+        if (!TKey.IsPlain)
+        {
+            plain = decoded;
+            Decode(TKey.At(tile, layout.HeadDim, layout.TileTokens), layout.HeadDim, columns, decoded, layout.TileTokens);
+        }
+        float* turned = decoded + (nint)layout.HeadDim * layout.TileTokens;
+        Transposition.Run(plain, layout.TileTokens, layout.ValueDim, columns, turned, layout.PaddedValueDim);
+        Products(work, rows, null, nextTile, new F32Tile(plain, layout.TileTokens), new F32Tile(turned, layout.PaddedValueDim), layout.TileTokens, q,
+            scores, state);
     }
 
     /// <param name="work">What is computed.</param>
@@ -181,7 +204,7 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
     /// <param name="tile">Where the keys lie, to fetch the values behind them ahead; null not to.</param>
     /// <param name="nextTile">What is read next, or null.</param>
     /// <param name="keys">K, [headDim, scoreColumns].</param>
-    /// <param name="values">V, [scoreColumns, paddedHeadDim].</param>
+    /// <param name="values">V, [scoreColumns, paddedValueDim].</param>
     /// <param name="scoreColumns">Columns of K.</param>
     /// <param name="q">[queries, headDim].</param>
     /// <param name="scores">Room for [queries, scoreColumns].</param>
@@ -215,8 +238,8 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
                     state.Take<TSimd, V>(query, scores + (long)query * scoreColumns, from, to);
                 }
             }
-            TileProduct<TSimd, V, TV>.Run(values, from, to, layout.PaddedHeadDim, scores + (long)row * group * scoreColumns, scoreColumns,
-                state.Accumulator(row * group), layout.PaddedHeadDim, (next - row) * group, accumulate: true, nextTile, layout.KeyBytes);
+            TileProduct<TSimd, V, TV>.Run(values, from, to, layout.PaddedValueDim, scores + (long)row * group * scoreColumns, scoreColumns,
+                state.Accumulator(row * group), layout.PaddedValueDim, (next - row) * group, accumulate: true, nextTile, layout.KeyBytes);
             row = next;
         }
     }
@@ -235,12 +258,12 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
     }
 
     /// <summary>q times the scale, [rows × paddedGroup, headDim]; the padding is 0.</summary>
-    private static void LoadQueries(AttentionWork* work, in RowBlock block, int kvHead, float* q)
+    private static void LoadQueries(AttentionWork* work, in RowBlock block, int headGroup, float* q)
     {
         int headDim = work->Kv.Layout.HeadDim;
         for (int row = 0; row < block.RowCount; row++)
         {
-            float* source = work->Qkv + (long)(block.FirstRow + row) * work->QkvWidth + (long)kvHead * work->Group * headDim;
+            float* source = work->Qkv + (long)(block.FirstRow + row) * work->QkvWidth + (long)headGroup * work->Group * headDim;
             for (int i = 0; i < work->Group * headDim; i++)
             {
                 q[i] = source[i] * work->Scale;
@@ -250,23 +273,38 @@ internal static unsafe class AttentionKernel<TSimd, V, TKey, TValue>
         }
     }
 
-    private static void Write(AttentionWork* work, in RowBlock block, int kvHead, in RunningSoftmax total)
+    private static void Write(AttentionWork* work, in RowBlock block, int headGroup, in RunningSoftmax total)
     {
-        int headDim = work->Kv.Layout.HeadDim;
+        int valueDim = work->Kv.Layout.ValueDim;
         for (int row = 0; row < block.RowCount; row++)
         {
             for (int head = 0; head < work->Group; head++)
             {
                 int query = row * work->PaddedGroup + head;
-                float factor = 1f / total.Sums[query];
+                float factor = Normalizer(work, headGroup * work->Group + head, total.Maxima[query], total.Sums[query]);
                 float* source = total.Accumulator(query);
-                float* destination = work->Output + ((long)(block.FirstRow + row) * work->Heads + (long)kvHead * work->Group + head) * headDim;
-                for (int i = 0; i < headDim; i++)
+                float* destination = work->Output + ((long)(block.FirstRow + row) * work->Heads + (long)headGroup * work->Group + head) * valueDim;
+                for (int i = 0; i < valueDim; i++)
                 {
                     destination[i] = source[i] * factor;
                 }
             }
         }
+    }
+
+    /// <summary>
+    /// What the accumulator of a query is to be multiplied by: one over its sum, to which a sink of logit s adds exp(s − m). The sink comes last, when all
+    /// segments are merged, so that it counts once however the work was cut.
+    /// </summary>
+    private static float Normalizer(AttentionWork* work, int head, float maximum, float sum)
+    {
+        if (work->Sinks is null)
+        {
+            return 1f / sum;
+        }
+        float sink = work->Sinks[head], largest = MathF.Max(maximum, sink);
+        float keep = VectorMath<TSimd, V>.Exp(maximum - largest);
+        return keep / (sum * keep + VectorMath<TSimd, V>.Exp(sink - largest));
     }
 
     private static float* Take(ref byte* scratch, long floats)

@@ -20,16 +20,16 @@ internal readonly record struct PrefixTile(nint Address, int Tokens, int Columns
 }
 
 /// <summary>
-/// A unit of attention: one KV head, a block of rows, and the segments it covers. A task over all segments writes the output; one over a part of them
+/// A unit of attention: the query heads that go together, a block of rows, and the segments it covers. A task over all segments writes the output; one over a part of them
 /// writes a partial result at <paramref name="Partial"/>, and the tasks of the same block and head follow one another.
 /// </summary>
 /// <param name="Block">Index of the row block.</param>
-/// <param name="KvHead">Key and value head.</param>
+/// <param name="HeadGroup">Query heads, all of one key head: those from headGroup × <see cref="AttentionWork.Group"/> on.</param>
 /// <param name="FirstSegment">First segment.</param>
 /// <param name="EndSegment">One past the last.</param>
 /// <param name="Partial">Offset of the partial result in floats, or −1.</param>
 /// <param name="Parts">Tasks that follow and belong to the same output, this one included; 0 where this is not the first.</param>
-internal readonly record struct AttentionTask(int Block, int KvHead, int FirstSegment, int EndSegment, long Partial, int Parts);
+internal readonly record struct AttentionTask(int Block, int HeadGroup, int FirstSegment, int EndSegment, long Partial, int Parts);
 
 /// <summary>Attention of all rows of a step over one slot.</summary>
 internal unsafe struct AttentionWork
@@ -48,13 +48,16 @@ internal unsafe struct AttentionWork
 
     public int QkvWidth;
 
-    /// <summary>[rows, heads × headDim].</summary>
+    /// <summary>[rows, heads × valueDim].</summary>
     public float* Output;
 
     public int Heads;
 
-    /// <summary>Query heads that share a key head.</summary>
+    /// <summary>Query heads that go together: all that share a key head, or an equal part of them.</summary>
     public int Group;
+
+    /// <summary>Groups that share a key head.</summary>
+    public int GroupsPerKvHead;
 
     /// <summary><see cref="Group"/>, padded to what the products take.</summary>
     public int PaddedGroup;
@@ -67,6 +70,9 @@ internal unsafe struct AttentionWork
 
     /// <summary>Per run, its stream's prefix; null where the layer has none.</summary>
     public PrefixTile* Prefixes;
+
+    /// <summary>[heads] logits that join the softmax without a value; null where there are none.</summary>
+    public float* Sinks;
 
     public KvAccess Kv;
     public RowBlock* Blocks;
@@ -98,13 +104,13 @@ internal unsafe struct AttentionWork
     public int ScoreColumns;
 
     /// <summary>Floats of a block's running softmax: accumulators, maxima and sums.</summary>
-    public readonly long StateFloats(int rows) => (long)rows * PaddedGroup * (Kv.Layout.PaddedHeadDim + 2);
+    public readonly long StateFloats(int rows) => (long)rows * PaddedGroup * (Kv.Layout.PaddedValueDim + 2);
 
     /// <summary>Bytes of working memory that a thread needs for a block of <paramref name="rows"/>.</summary>
     public readonly long ScratchBytes(int rows)
     {
         long queries = (long)rows * PaddedGroup;
-        long tile = (long)Kv.Layout.TileTokens * (Kv.Layout.HeadDim + Kv.Layout.PaddedHeadDim);
+        long tile = (long)Kv.Layout.TileTokens * (Kv.Layout.HeadDim + Kv.Layout.PaddedValueDim);
         long floats = queries * (Kv.Layout.HeadDim + ScoreColumns) + tile + 2 * StateFloats(rows);
         // Whole cache lines, plus room for the alignment of each array.
         return (floats * sizeof(float) + 8 * NativeBuffer.Alignment) & -(long)NativeBuffer.Alignment;

@@ -15,12 +15,14 @@ internal sealed unsafe class KernelTable
         delegate*<void*, int, int, void> normalize,
         delegate*<void*, int, int, void> rotate,
         delegate*<void*, int, int, void> merge,
+        delegate*<void*, int, int, void> multiplyHeads,
         delegate*<void*, int, int, void>[] activations,
         delegate*<void*, int, int, void>[] attention)
     {
         Normalize = normalize;
         Rotate = rotate;
         MergeAttention = merge;
+        MultiplyHeads = multiplyHeads;
         this.activations = activations;
         this.attention = attention;
     }
@@ -33,6 +35,9 @@ internal sealed unsafe class KernelTable
 
     /// <summary>Merges the partial results of an <see cref="AttentionWork"/>.</summary>
     public delegate*<void*, int, int, void> MergeAttention { get; }
+
+    /// <summary>Runs a <see cref="HeadProductWork"/>.</summary>
+    public delegate*<void*, int, int, void> MultiplyHeads { get; }
 
     /// <summary>
     /// Whether it is one of the enumeration. <see cref="Enum.IsDefined{TEnum}"/> would answer from a cache that every garbage collection drops, and
@@ -59,17 +64,19 @@ internal sealed unsafe class KernelTable
         where V : unmanaged
     {
         // In the order of their enumerations.
-        var activations = new delegate*<void*, int, int, void>[5];
+        var activations = new delegate*<void*, int, int, void>[6];
         activations[(int)Activation.SwiGlu] = &ActivationKernel<TSimd, V, SwiGlu>.Run;
         activations[(int)Activation.GeluTanh] = &ActivationKernel<TSimd, V, GeluTanh>.Run;
         activations[(int)Activation.Gelu] = &ActivationKernel<TSimd, V, Gelu>.Run;
         activations[(int)Activation.GeGluTanh] = &ActivationKernel<TSimd, V, GeGluTanh>.Run;
         activations[(int)Activation.Silu] = &ActivationKernel<TSimd, V, Silu>.Run;
+        activations[(int)Activation.ClampedSwiGlu] = &ActivationKernel<TSimd, V, ClampedSwiGlu>.Run;
         var attention = new delegate*<void*, int, int, void>[3];
         attention[(int)KvFormat.F32] = &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Run;
         attention[(int)KvFormat.F16] = &AttentionKernel<TSimd, V, F16Tile, F16Tile>.Run;
         attention[(int)KvFormat.Q8_0] = &AttentionKernel<TSimd, V, Q8KeyTile, Q8ValueTile>.Run;
         return new KernelTable(
-            &NormKernel<TSimd, V>.Run, &RotateKernel<TSimd, V>.Run, &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Merge, activations, attention);
+            &NormKernel<TSimd, V>.Run, &RotateKernel<TSimd, V>.Run, &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Merge,
+            &HeadProductKernel<TSimd, V>.Run, activations, attention);
     }
 }

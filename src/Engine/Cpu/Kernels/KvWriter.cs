@@ -55,7 +55,7 @@ internal static unsafe class KvWriter
     /// <summary>V is not transposed: a token is a row.</summary>
     public static void StoreValue(in KvLayout layout, byte* tile, int token, float* head)
     {
-        int columns = layout.PaddedHeadDim;
+        int columns = layout.PaddedValueDim;
         switch (layout.Format)
         {
             case Execution.KvFormat.F32:

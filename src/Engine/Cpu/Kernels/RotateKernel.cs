@@ -33,11 +33,14 @@ internal unsafe struct KvAccess
 /// <summary>Rotation of q and k, and the appending of k and v, for all rows of a step.</summary>
 internal unsafe struct RotateWork
 {
-    /// <summary>[rows, qkvWidth]: per row [q heads | k heads | v heads].</summary>
+    /// <summary>[rows, qkvWidth]: per row [q heads | k heads | v heads], or [q heads | k heads] where values are a part of the keys.</summary>
     public float* Qkv;
 
     public int QkvWidth;
     public int Heads;
+
+    /// <summary>The first element of a head that is rotated.</summary>
+    public int RopeStart;
 
     /// <summary>The selected rows.</summary>
     public StepRow* Rows;
@@ -90,7 +93,7 @@ internal static unsafe class RotateKernel<TSimd, V>
                 float* factors = work->Rope.Factors + (long)row.Position * work->Rope.Stride;
                 for (int head = 0; head < rotated; head++)
                 {
-                    float* x = heads + (long)head * layout.HeadDim;
+                    float* x = heads + (long)head * layout.HeadDim + work->RopeStart;
                     if (work->Rope.Adjacent)
                     {
                         RotateAdjacent(x, factors, work->Rope.Dimensions);
@@ -115,7 +118,10 @@ internal static unsafe class RotateKernel<TSimd, V>
             {
                 byte* tile = work->Kv.Tile(row.Run, page, tileInPage, kvHead);
                 KvWriter.StoreKey(layout, tile, token, keys + (long)kvHead * layout.HeadDim);
-                KvWriter.StoreValue(layout, tile + layout.KeyBytes, token, values + (long)kvHead * layout.HeadDim);
+                if (layout.HasValues)
+                {
+                    KvWriter.StoreValue(layout, tile + layout.KeyBytes, token, values + (long)kvHead * layout.HeadDim);
+                }
             }
         }
     }

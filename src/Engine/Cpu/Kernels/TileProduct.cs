@@ -14,6 +14,23 @@ internal static class QueryGroups
         <= 4 => 4,
         _ => (queries + 7) & -8,
     };
+
+    /// <summary>
+    /// How many of the query heads of a key head go together: all, but where they are very many, an equal part of them that fits a block; and a smaller one
+    /// where there would not be work for all threads. At least eight, the most that one pass over a tile takes.
+    /// </summary>
+    /// <param name="heads">Query heads of a key head.</param>
+    /// <param name="others">Rows times key heads.</param>
+    /// <param name="threads">Threads.</param>
+    public static int Together(int heads, long others, int threads)
+    {
+        int together = heads;
+        while (together % 2 == 0 && together >= 16 && (together > AttentionWork.BlockQueries || heads / together * others < threads))
+        {
+            together /= 2;
+        }
+        return together;
+    }
 }
 
 /// <summary>

@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Engine.Checkpoints;
 using Engine.Cpu.Matmul.Formats;
 using Engine.Cpu.Matmul.Kernels;
+using Engine.Plans;
 
 namespace Engine.Cpu.Matmul;
 
@@ -62,8 +63,9 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
 
     private static int ScaleVectors => TScales.HasMinimum || TScales.HalfBlocks ? 2 : 1;
 
-    public override void Pack(TensorView tensor, int firstRow, bool transposed, int panel)
+    public override void Pack(WeightRows source, int panel)
     {
+        TensorView tensor = source.Tensor;
         byte* scales = PanelAddress(panel), codes = scales + codesOffset;
         new Span<byte>(scales, checked((int)codesOffset)).Clear();
         const int UnitInputs = 8 * ActivationLayout.BlockInputs;
@@ -73,16 +75,17 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
         byte* read = stackalloc byte[UnitInputs];
         byte* gathered = stackalloc byte[Panel.Rows * UnitInputs];
         new Span<byte>(gathered, Panel.Rows * UnitInputs).Clear();
-        byte* source = (byte*)tensor.Address + (firstRow + panel * Panel.Rows) * tensor.RowBytes;
+        byte* first = (byte*)tensor.Address + source.Row(panel * Panel.Rows) * tensor.RowBytes;
+        long rowStep = tensor.RowBytes * source.RowStep;
         for (int row = 0; row < rows; row++)
         {
-            tensor.RequireFinite(firstRow + panel * Panel.Rows + row);
+            tensor.RequireFinite(source.Row(panel * Panel.Rows + row));
         }
         for (int unit = 0; unit < blocks / TScales.BlocksPerUnit; unit++)
         {
             for (int row = 0; row < rows; row++)
             {
-                byte* block = source + row * tensor.RowBytes + unit * (long)blockBytes;
+                byte* block = first + row * rowStep + unit * (long)blockBytes;
                 TScales.Pack(block, scales + unit * TScales.UnitBytes, row);
                 TFormat.ReadCodes(block, read);
                 for (int i = 0; i < TScales.BlocksPerUnit; i++)
@@ -153,9 +156,9 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     protected override int PanelsTogether(int tokens) => TilePanels;
 
     private static BlockKernel DirectKernel(int tokens) =>
-        new(TCodes.Bits, TCodes.Bits, TFormat.OffsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens);
+        new(TCodes.Bits, TCodes.UnpackedBits, TFormat.OffsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.UnpackedBits != TCodes.Bits);
 
-    private static BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels };
+    private static BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, LooksUp = false };
 
     /// <summary>
     /// Few tokens: the kernel unpacks codes in registers as they come from memory. Where there is more than one tile of tokens, each chunk of the codes comes

@@ -44,10 +44,9 @@ internal static unsafe class FloatActivations
                 int token = 0;
                 for (; token + 4 <= size && left >= Run; token += 4)
                 {
-                    float* source = job.Input + (first + token) * (long)inputs + run * Run;
-                    for (int i = 0; i < 4; i++, source += inputs)
+                    for (int i = 0; i < 4; i++)
                     {
-                        Convert(source, form, words + i * Run);
+                        Convert(job.Row(first + token + i, inputs) + run * Run, form, words + i * Run);
                     }
                     for (int word = 0; word < runWords; word += 4)
                     {
@@ -56,7 +55,7 @@ internal static unsafe class FloatActivations
                 }
                 for (; token < size; token++)
                 {
-                    float* source = job.Input + (first + token) * (long)inputs + run * Run;
+                    float* source = job.Row(first + token, inputs) + run * Run;
                     if (left < Run)
                     {
                         new Span<float>(tail, Run).Clear();

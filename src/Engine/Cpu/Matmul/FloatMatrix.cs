@@ -2,6 +2,7 @@ using System.Runtime.Intrinsics;
 using Engine.Checkpoints;
 using Engine.Cpu.Matmul.Formats;
 using Engine.Cpu.Matmul.Kernels;
+using Engine.Plans;
 
 namespace Engine.Cpu.Matmul;
 
@@ -59,16 +60,19 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
 
     private static int StepBytes => Panel.Rows * TFormat.StepInputs * TFormat.Bytes;
 
-    public override void Pack(TensorView tensor, int firstRow, bool transposed, int panel)
+    public override void Pack(WeightRows source, int panel)
     {
-        long rowStep = transposed ? TFormat.Bytes : tensor.RowBytes, inputStep = transposed ? tensor.RowBytes : TFormat.Bytes;
+        TensorView tensor = source.Tensor;
+        bool transposed = source.Transposed;
+        long storedStep = transposed ? TFormat.Bytes : tensor.RowBytes, inputStep = transposed ? tensor.RowBytes : TFormat.Bytes;
+        long rowStep = storedStep * source.RowStep;
         int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows);
         for (int row = 0; row < rows && !transposed; row++)
         {
-            tensor.RequireFinite(firstRow + panel * Panel.Rows + row);
+            tensor.RequireFinite(source.Row(panel * Panel.Rows + row));
         }
-        byte* source = (byte*)tensor.Address + (firstRow + panel * Panel.Rows) * rowStep;
-        for (int input = 0; input < Inputs; input++, source += inputStep)
+        byte* column = (byte*)tensor.Address + source.Row(panel * Panel.Rows) * storedStep;
+        for (int input = 0; input < Inputs; input++, column += inputStep)
         {
             byte* step = Address(panel, input);
             int place = input % TFormat.StepInputs;
@@ -81,11 +85,11 @@ internal sealed unsafe class FloatMatrix<TFormat> : PackedMatrix
                 int element = row * TFormat.StepInputs + TFormat.StepInputs - 1 - place;
                 if (TFormat.Bytes == 4)
                 {
-                    ((uint*)step)[element] = *(uint*)(source + row * rowStep);
+                    ((uint*)step)[element] = *(uint*)(column + row * rowStep);
                 }
                 else
                 {
-                    ((ushort*)step)[element] = *(ushort*)(source + row * rowStep);
+                    ((ushort*)step)[element] = *(ushort*)(column + row * rowStep);
                 }
             }
         }

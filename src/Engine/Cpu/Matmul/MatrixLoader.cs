@@ -18,14 +18,13 @@ internal static unsafe class MatrixLoader
     public static PackedMatrix Load(
         LinearPart part, int inputs, int firstOutput, Checkpoint checkpoint, ThreadTeam team, ActivationPrecision activations)
     {
-        WeightRef weight = part.Weight;
-        TensorView tensor = checkpoint[weight.Tensor];
-        RequireShape(tensor, weight, part.Outputs, inputs, checkpoint);
-        PackedMatrix matrix = Create(tensor, part.Outputs, inputs, firstOutput, weight.Transposed, checkpoint, activations);
+        using WeightRows source = WeightRows.Open(part.Weight, part.Outputs, checkpoint);
+        RequireShape(source, part.Outputs, inputs, checkpoint);
+        PackedMatrix matrix = Create(source.Tensor, part.Outputs, inputs, firstOutput, source.Transposed, checkpoint, activations);
         try
         {
             matrix.Bias = part.Bias is null ? null : ReadVector(checkpoint, part.Bias, part.Outputs);
-            Pack(matrix, tensor, weight, team);
+            Pack(matrix, source, team);
             return matrix;
         }
         catch
@@ -35,14 +34,16 @@ internal static unsafe class MatrixLoader
         }
     }
 
-    private static void RequireShape(TensorView tensor, WeightRef weight, int outputs, int inputs, Checkpoint checkpoint)
+    private static void RequireShape(WeightRows source, int outputs, int inputs, Checkpoint checkpoint)
     {
-        long rows = weight.Transposed ? tensor.Columns : tensor.Rows, columns = weight.Transposed ? tensor.Rows : tensor.Columns;
-        if (tensor.Shape.Length < 2 || columns != inputs || weight.FirstRow < 0 || weight.FirstRow > rows - outputs)
+        TensorView tensor = source.Tensor;
+        long rows = source.Transposed ? tensor.Columns : tensor.Rows, columns = source.Transposed ? tensor.Rows : tensor.Columns;
+        long span = source.Extent(outputs);
+        if (tensor.Shape.Length < 2 || columns != inputs || source.FirstRow < 0 || source.RowStep < 1 || source.FirstRow > rows - span)
         {
-            string expected = weight.Transposed
-                ? $"[{inputs}, {(long)weight.FirstRow + outputs} or more]"
-                : $"[{(long)weight.FirstRow + outputs} or more, {inputs}]";
+            string expected = source.Transposed
+                ? $"[{inputs}, {source.FirstRow + span} or more]"
+                : $"[{source.FirstRow + span} or more, {inputs}]";
             throw new EngineException($"expected the shape {expected}, found {tensor.DescribeShape()}", checkpoint.Path, tensor.Name);
         }
         int block = tensor.DType.Info().BlockElements;
@@ -64,6 +65,7 @@ internal static unsafe class MatrixLoader
             (DType.Q4_K, false) => new BlockMatrix<Q4_K, Codes4, SuperBlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q5_K, false) => new BlockMatrix<Q5_K, Codes5, SuperBlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q6_K, false) => new BlockMatrix<Q6_K, Codes6, SuperBlockHalfScales>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.MXFP4, false) => new BlockMatrix<MXFP4, CodesE2M1, BlockPowers>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F32, _) => new FloatMatrix<Float32>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F16, _) => new FloatMatrix<Float16>(rows, inputs) { FirstOutput = firstOutput },
             (DType.BF16, _) => new FloatMatrix<BFloat16>(rows, inputs, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },
@@ -71,33 +73,35 @@ internal static unsafe class MatrixLoader
                 $"{tensor.DType}{(transposed ? " stored as [inputs, outputs]" : "")} cannot be multiplied on the CPU", checkpoint.Path, tensor.Name),
         };
 
-    private static void Pack(PackedMatrix matrix, TensorView tensor, WeightRef weight, ThreadTeam team)
+    private static void Pack(PackedMatrix matrix, WeightRows source, ThreadTeam team)
     {
-        if (weight.Transposed)
+        TensorView tensor = source.Tensor;
+        if (source.Transposed)
         {
             tensor.RequireFinite(); // Panels are columns of the tensor then, and check nothing themselves.
         }
-        long rowBytes = weight.Transposed ? tensor.ByteLength / tensor.Columns : tensor.RowBytes;
+        long rowBytes = source.Transposed ? tensor.ByteLength / tensor.Columns : tensor.RowBytes;
         int step = (int)Math.Clamp(RunBytes / Math.Max(1, rowBytes * Panel.Rows), 1, Math.Max(1, matrix.Panels));
         for (int panel = 0; panel < matrix.Panels; panel += step)
         {
             var run = new PackRun
             {
                 Matrix = matrix,
-                Tensor = tensor,
-                Weight = weight,
+                Source = source,
                 Next = panel,
                 End = Math.Min(panel + step, matrix.Panels),
             };
             team.Run(&PackPanels, Unsafe.AsPointer(ref run));
-            if (!weight.Transposed && tensor.Owner is MappedFile file)
+            if (!source.Transposed && tensor.Owner is MappedFile file)
             {
-                long first = (weight.FirstRow + (long)panel * Panel.Rows) * rowBytes;
-                long length = Math.Min((long)step * Panel.Rows, matrix.Rows - (long)panel * Panel.Rows) * rowBytes;
-                file.Evict((nint)(tensor.Address + first), length);
+                int rows = (int)Math.Min((long)step * Panel.Rows, matrix.Rows - (long)panel * Panel.Rows);
+                file.Evict((nint)(tensor.Address + source.Row(panel * Panel.Rows) * rowBytes), source.Extent(rows) * rowBytes);
             }
         }
-        tensor.Evict();
+        if (matrix.Rows == tensor.Rows || source.Transposed)
+        {
+            tensor.Evict();
+        }
     }
 
     private static void PackPanels(void* state, int thread, int threads)
@@ -105,24 +109,35 @@ internal static unsafe class MatrixLoader
         ref PackRun run = ref Unsafe.AsRef<PackRun>(state);
         for (int panel; (panel = Interlocked.Increment(ref run.Next) - 1) < run.End;)
         {
-            run.Matrix.Pack(run.Tensor, run.Weight.FirstRow, run.Weight.Transposed, panel);
+            run.Matrix.Pack(run.Source, panel);
         }
     }
 
     private static float[] ReadVector(Checkpoint checkpoint, WeightRef reference, int length)
     {
         TensorView tensor = checkpoint[reference.Tensor];
-        if (tensor.Shape.Length != 1 || reference.FirstRow < 0 || reference.FirstRow > tensor.ElementCount - length)
+        long row = reference.Slice ?? 0, end = reference.FirstRow + (length == 0 ? 0 : (length - 1L) * reference.RowStep + 1);
+        if (tensor.Shape.Length != (reference.Slice is null ? 1 : 2) || reference.Scales is not null || row < 0 || row >= Math.Max(tensor.Rows, 1)
+            || reference.FirstRow < 0 || reference.RowStep < 1 || end > tensor.Columns)
         {
-            throw new EngineException(
-                $"expected the shape [{(long)reference.FirstRow + length} or more], found {tensor.DescribeShape()}", checkpoint.Path, tensor.Name);
+            string rows = reference.Slice is null ? "" : $"{row + 1} or more, ";
+            throw new EngineException($"expected the shape [{rows}{end} or more], found {tensor.DescribeShape()}", checkpoint.Path, tensor.Name);
         }
         if (tensor.DType is not (DType.F32 or DType.F16 or DType.BF16))
         {
             throw new EngineException($"expected a bias in F32, F16 or BF16, found {tensor.DType}", checkpoint.Path, tensor.Name);
         }
-        tensor.RequireFinite();
-        float[] values = tensor.ToFloats().AsSpan(reference.FirstRow, length).ToArray();
+        var values = new float[length];
+        if (length > 0)
+        {
+            tensor.RequireFinite(row);
+            var stored = new float[tensor.Columns];
+            tensor.DecodeRow(row, stored);
+            for (int i = 0; i < length; i++)
+            {
+                values[i] = stored[reference.FirstRow + i * reference.RowStep];
+            }
+        }
         tensor.Evict();
         return values;
     }
@@ -130,8 +145,7 @@ internal static unsafe class MatrixLoader
     private struct PackRun
     {
         public PackedMatrix Matrix;
-        public TensorView Tensor;
-        public WeightRef Weight;
+        public WeightRows Source;
         public int Next;
         public int End;
     }

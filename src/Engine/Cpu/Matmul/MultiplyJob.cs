@@ -31,8 +31,11 @@ internal unsafe struct MultiplyJob
     /// <summary>The threads.</summary>
     public ThreadTeam Team;
 
-    /// <summary>[tokens, inputs].</summary>
+    /// <summary>[tokens, inputs], or the rows that <see cref="InputRows"/> names.</summary>
     public float* Input;
+
+    /// <summary>[tokens]: which row of the input each token is; null where they are in order.</summary>
+    public int* InputRows;
 
     /// <summary>[tokens, outputs of the plan].</summary>
     public float* Output;
@@ -57,6 +60,9 @@ internal unsafe struct MultiplyJob
 
     /// <summary>Work items taken so far; threads take the next until none is left, so that a thread that is held up does less.</summary>
     public int NextItem;
+
+    /// <summary>The inputs of a token.</summary>
+    public readonly float* Row(int token, int inputs) => Input + (InputRows == null ? token : InputRows[token]) * (long)inputs;
 
     /// <summary>Activations of a form that is not <see cref="ActivationForms.Blocks"/>.</summary>
     public readonly uint* Words(ActivationForms form) => form switch

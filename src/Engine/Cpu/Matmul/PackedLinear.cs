@@ -87,16 +87,31 @@ internal sealed unsafe class PackedLinear : DeviceWeights
             return;
         }
         var job = new MultiplyJob { Linear = this, Team = team, Input = input, Output = output, Tokens = tokens, Accumulate = accumulate };
-        nuint blocks = ScratchBytes(ActivationForms.Blocks, tokens), floats = ScratchBytes(ActivationForms.Floats, tokens);
-        nuint rounded = ScratchBytes(ActivationForms.RoundedFloats, tokens), pairs = ScratchBytes(ActivationForms.Pairs, tokens);
-        job.Blocks = team.SharedScratch(blocks + floats + rounded + pairs);
-        job.Floats = (uint*)(job.Blocks + blocks);
-        job.RoundedFloats = (uint*)(job.Blocks + blocks + floats);
-        job.Pairs = (uint*)(job.Blocks + blocks + floats + rounded);
+        PlaceActivations(ref job, team.SharedScratch(ActivationBytes(tokens)));
         bool inline = (long)tokens * Plan.Inputs * Plan.Outputs < InlineProducts;
 
         // The job lies on this stack frame until the run is over, so its address stays good.
         team.Run(&Run, Unsafe.AsPointer(ref job), inline ? 1 : team.Threads);
+    }
+
+    /// <summary>Bytes that <see cref="PlaceActivations"/> needs.</summary>
+    public nuint ActivationBytes(int tokens)
+    {
+        nuint bytes = 0;
+        for (ActivationForms form = ActivationForms.Blocks; form <= ActivationForms.Pairs; form = (ActivationForms)((int)form << 1))
+        {
+            bytes += FormBytes(form, tokens);
+        }
+        return bytes;
+    }
+
+    /// <summary>Says where a job's activations go in the forms that the kernels read.</summary>
+    public void PlaceActivations(ref MultiplyJob job, byte* memory)
+    {
+        job.Blocks = memory;
+        job.Floats = (uint*)(memory += FormBytes(ActivationForms.Blocks, job.Tokens));
+        job.RoundedFloats = (uint*)(memory += FormBytes(ActivationForms.Floats, job.Tokens));
+        job.Pairs = (uint*)(memory + FormBytes(ActivationForms.RoundedFloats, job.Tokens));
     }
 
     /// <summary>Decodes one row of the weights, as an embedding reads it from a tied head.</summary>
@@ -132,7 +147,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     private bool ReadsForm(ActivationForms form) => (Reads & form) != 0;
 
     /// <summary>Bytes of the activations in one form, with room to keep the next aligned.</summary>
-    private nuint ScratchBytes(ActivationForms form, int tokens)
+    private nuint FormBytes(ActivationForms form, int tokens)
     {
         long token = form == ActivationForms.Blocks
             ? ActivationLayout.TokenBytes(Plan.Inputs)
@@ -152,8 +167,8 @@ internal sealed unsafe class PackedLinear : DeviceWeights
         linear.Multiply(ref job, thread, threads);
     }
 
-    /// <summary>A thread's share of bringing the activations into the kernels' layouts.</summary>
-    private void Prepare(in MultiplyJob job, int thread, int threads)
+    /// <summary>Inside a run: a thread's share of bringing the activations into the kernels' layouts.</summary>
+    public void Prepare(in MultiplyJob job, int thread, int threads)
     {
         if (ReadsForm(ActivationForms.Blocks))
         {
@@ -165,7 +180,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
                 int token = (int)(i / blocks), block = (int)(i % blocks), last = (int)Math.Min(blocks, block + end - i);
                 int tile = tiles.Of(token), size = tiles.Size(tile), first = tiles.First(tile);
                 byte* records = job.Blocks + first * ActivationLayout.TokenBytes(Plan.Inputs);
-                float* row = job.Input + (long)token * Plan.Inputs;
+                float* row = job.Row(token, Plan.Inputs);
                 i += last - block;
                 for (; block < last; block++)
                 {
@@ -183,7 +198,8 @@ internal sealed unsafe class PackedLinear : DeviceWeights
         }
     }
 
-    private void Multiply(ref MultiplyJob job, int thread, int threads)
+    /// <summary>Inside a run, once all threads have prepared: multiplies until nothing of the job is left.</summary>
+    public void Multiply(ref MultiplyJob job, int thread, int threads)
     {
         if (threads == 1)
         {

@@ -1,6 +1,6 @@
 using System.Runtime.Intrinsics;
-using Engine.Checkpoints;
 using Engine.Cpu.Matmul.Kernels;
+using Engine.Plans;
 
 namespace Engine.Cpu.Matmul;
 
@@ -48,11 +48,9 @@ internal abstract unsafe class PackedMatrix : IDisposable
     public abstract MatmulInstructions Instructions { set; }
 
     /// <summary>Reads rows of the tensor into a panel. Several threads pack different panels at once.</summary>
-    /// <param name="tensor">The tensor, already checked against the plan.</param>
-    /// <param name="firstRow">The tensor's row that is row 0 of the matrix.</param>
-    /// <param name="transposed">The tensor is [inputs, rows].</param>
+    /// <param name="source">The tensor and which of its rows, already checked against the plan.</param>
     /// <param name="panel">Which panel.</param>
-    public abstract void Pack(TensorView tensor, int firstRow, bool transposed, int panel);
+    public abstract void Pack(WeightRows source, int panel);
 
     /// <summary>Multiplies a run of panels with all tokens of a job.</summary>
     public abstract void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel);

@@ -49,6 +49,26 @@ internal sealed class ConfigReader(JsonObject config, string file, string place 
     /// <summary>A count of at least one, or null where the key is absent.</summary>
     public int? CountOrNull(string key) => Node(key) is { } node ? ToCount(key, node) : null;
 
+    /// <summary>A whole number from 0.</summary>
+    public int Whole(string key, int otherwise) => Node(key) is { } node ? ToCount(key, node, least: 0) : otherwise;
+
+    /// <summary>An array of whole numbers from 0, or null where the key is absent.</summary>
+    public int[]? WholeNumbers(string key) => Node(key) switch
+    {
+        null => null,
+        JsonArray array => [.. array.Select((node, i) => ToCount($"{key}[{i}]", node, least: 0))],
+        { } node => throw Error(key, $"expected an array of whole numbers; found {Show(node)}"),
+    };
+
+    /// <summary>An array of finite numbers, or null where the key is absent.</summary>
+    public double[]? Numbers(string key) => Node(key) switch
+    {
+        null => null,
+        JsonArray array => [.. array.Select((node, i) =>
+            ToNumber(node) ?? throw Error($"{key}[{i}]", $"expected a finite number; found {Show(node)}"))],
+        { } node => throw Error(key, $"expected an array of numbers; found {Show(node)}"),
+    };
+
     /// <summary>A count per layer: one number for all, or an array with one for each. Null where the key is absent.</summary>
     public int[]? CountPerLayer(string key, int layers)
     {
@@ -156,11 +176,11 @@ internal sealed class ConfigReader(JsonObject config, string file, string place 
         return double.IsFinite(number) ? number : null;
     }
 
-    private int ToCount(string key, JsonNode? node)
+    private int ToCount(string key, JsonNode? node, int least = 1)
     {
         double? number = ToNumber(node);
-        return number is >= 1 and <= LargestCount && number == Math.Floor(number.Value)
+        return number >= least && number <= LargestCount && number == Math.Floor(number.Value)
             ? (int)number
-            : throw Error(key, $"expected a whole number from 1 to {LargestCount}; found {Show(node)}");
+            : throw Error(key, $"expected a whole number from {least} to {LargestCount}; found {Show(node)}");
     }
 }

@@ -12,8 +12,35 @@ internal sealed record GatedDecoderTraits
     /// <summary>q, k and v have biases by definition, whatever <c>attention_bias</c> says (Qwen2).</summary>
     public bool QkvBias { get; init; }
 
-    /// <summary>Each query and key head is normalised before rotation (Qwen3).</summary>
+    /// <summary>Queries and keys are normalised before rotation (Qwen3).</summary>
     public bool HeadNorms { get; init; }
+
+    /// <summary>See <see cref="AttentionPlan.NormsWholeProjection"/>.</summary>
+    public bool NormsWholeProjection { get; init; }
+
+    /// <summary>See <see cref="AttentionPlan.ClipQkv"/>.</summary>
+    public Func<ConfigReader, float?> ClipQkv { get; init; } = static _ => null;
+
+    /// <summary>See <see cref="AttentionPlan.Sinks"/>; <c>self_attn.sinks</c> [heads].</summary>
+    public bool Sinks { get; init; }
+
+    /// <summary>Constants of <see cref="Activation.ClampedSwiGlu"/> where silu is clamped, else null.</summary>
+    public Func<ConfigReader, SwiGluClamp?> Clamp { get; init; } = static _ => null;
+
+    /// <summary>Attention is DeepSeek's (<see cref="LatentAttentionReader"/>).</summary>
+    public bool LatentAttention { get; init; }
+
+    /// <summary>Which elements the family rotates together.</summary>
+    public Func<ConfigReader, RopePairing> Pairing { get; init; } = static _ => RopePairing.Halves;
+
+    /// <summary>Tensors, by name, that play no part in the forward pass.</summary>
+    public Func<ConfigReader, string, bool> Ignores { get; init; } = static (_, _) => false;
+
+    /// <summary>The norms before sublayers and head; layer norms have biases.</summary>
+    public NormKind Norms { get; init; } = NormKind.Rms;
+
+    /// <summary>Mixtures of experts in place of some feed-forwards, or null.</summary>
+    public ExpertsTraits? Experts { get; init; }
 
     /// <summary>The sliding window of each layer; given the configuration and the number of layers.</summary>
     public Func<ConfigReader, int, int?[]> SlidingWindows { get; init; } = Readers.SlidingWindows.None;
@@ -32,7 +59,7 @@ internal sealed class GatedDecoder
     private readonly GatedDecoderTraits traits;
     private readonly float epsilon;
     private readonly RopeReader rope;
-    private readonly Activation activation;
+    private readonly FeedForwardReader feedForwards;
 
     /// <summary>Reads what is not particular to a layer.</summary>
     /// <param name="checkpoint">The checkpoint.</param>
@@ -42,14 +69,14 @@ internal sealed class GatedDecoder
     {
         this.traits = traits;
         Config = new ConfigReader(checkpoint.Config, checkpoint.Path);
-        NeutralFields.Require(Config, traits.Obeys.AsSpan());
+        NeutralFields.Require(Config, [.. traits.Obeys, .. traits.Experts?.Obeys ?? []]);
         Tensors = new TensorCatalog(checkpoint) { Owner = owner };
         Prefix = Tensors.Prefix("model.");
         Hidden = Config.Count("hidden_size");
         epsilon = (float)Config.Positive("rms_norm_eps", 1e-6);
         VocabularySize = Vocabulary.Size(Config, Tensors, TokenTable);
-        rope = new RopeReader(Config, Tensors);
-        activation = ReadActivation(Config);
+        rope = new RopeReader(Config, Tensors, traits.Pairing(Config));
+        feedForwards = new FeedForwardReader(Tensors, ReadActivation(Config), Hidden, traits.Clamp(Config));
     }
 
     /// <summary>The configuration.</summary>
@@ -88,12 +115,15 @@ internal sealed class GatedDecoder
     public LayerMap Layers(IReadOnlyList<string> names)
     {
         int layers = names.Count;
-        AttentionGeometry[] geometry = AttentionGeometry.Read(Config, Tensors, Hidden, layers, layer => $"{names[layer]}.self_attn");
-        int[] widths = Config.CountPerLayer("intermediate_size", layers) ?? throw Config.Error("intermediate_size", "the key is missing");
+        AttentionGeometry[] geometry = traits.LatentAttention ? [] : AttentionGeometry.Read(Config, Tensors, Hidden, layers, layer => $"{names[layer]}.self_attn");
+        ExpertsReader? experts = traits.Experts is null ? null : new ExpertsReader(traits.Experts, Config, feedForwards, layers);
+        int[]? widths = Config.CountPerLayer("intermediate_size", layers);
         int?[] windows = traits.SlidingWindows(Config, layers);
         // Qwen2's biases are no choice, and its configurations have no key for them.
         bool qkvBias = traits.QkvBias || BiasRule("attention_bias", ".self_attn.");
         bool feedForwardBias = BiasRule("mlp_bias", ".mlp.");
+        float? clip = traits.ClipQkv(Config);
+        LatentAttentionReader? latent = traits.LatentAttention ? new LatentAttentionReader(Config, Tensors, rope, Hidden, qkvBias) : null;
 
         var blocks = ImmutableArray.CreateBuilder<BlockPlan>(layers);
         var steps = ImmutableArray.CreateBuilder<LayerStep>(layers);
@@ -101,13 +131,18 @@ internal sealed class GatedDecoder
         for (int layer = 0; layer < layers; layer++)
         {
             string name = names[layer];
-            blocks.Add(new BlockPlan(
-                Attention(name, geometry[layer], windows[layer], qkvBias), FeedForward(name, widths[layer], feedForwardBias)));
+            AttentionPlan attention = latent?.Read($"{name}.self_attn")
+                ?? Attention(name, geometry[layer], windows[layer], qkvBias) with { ClipQkv = clip };
+            blocks.Add(experts?.Has(layer) == true
+                ? new BlockPlan(attention, null, experts.Read(name, layer))
+                : new BlockPlan(attention, feedForwards.Read($"{name}.mlp", Width(layer), feedForwardBias)));
             steps.Add(new LayerStep(
-                layer, layer, Norm($"{name}.input_layernorm", Hidden), Norm($"{name}.post_attention_layernorm", Hidden)));
-            slots.Add(new KvSlotPlan(geometry[layer].KvHeads, geometry[layer].HeadDim));
+                layer, layer, LayerNorm($"{name}.input_layernorm"), LayerNorm($"{name}.post_attention_layernorm")));
+            slots.Add(attention.KvSlot);
         }
         return new LayerMap(blocks.MoveToImmutable(), steps.MoveToImmutable(), slots.MoveToImmutable());
+
+        int Width(int layer) => widths?[layer] ?? throw Config.Error("intermediate_size", "the key is missing");
     }
 
     /// <summary>The plan; complains about tensors that are missing or left over.</summary>
@@ -121,12 +156,12 @@ internal sealed class GatedDecoder
             ContextLength = rope.ContextLength,
             Embedding = new EmbeddingPlan(Tensors.Table(TokenTable, VocabularySize, Hidden)),
             Layers = layers,
-            FinalNorm = Norm($"{Prefix}norm", Hidden),
+            FinalNorm = LayerNorm($"{Prefix}norm"),
             Head = head,
             Streams = streams,
         };
         // Old files store the rotation's frequencies, which follow from the configuration.
-        Tensors.Complete(traits.Family, static name => name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal));
+        Tensors.Complete(traits.Family, name => name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal) || traits.Ignores(Config, name));
         return plan;
     }
 
@@ -146,22 +181,29 @@ internal sealed class GatedDecoder
                 Tensors.Part($"{name}.v_proj", heads.KeyWidth, Hidden, qkvBias),
             ]),
             Output = new LinearPlan(heads.QueryWidth, [Tensors.Part($"{name}.o_proj", Hidden, heads.QueryWidth)]),
-            QueryNorm = traits.HeadNorms ? Norm($"{name}.q_norm", heads.HeadDim) : null,
-            KeyNorm = traits.HeadNorms ? Norm($"{name}.k_norm", heads.HeadDim) : null,
+            QueryNorm = traits.HeadNorms ? HeadNorm($"{name}.q_norm", heads.HeadDim, heads.QueryWidth) : null,
+            KeyNorm = traits.HeadNorms ? HeadNorm($"{name}.k_norm", heads.HeadDim, heads.KeyWidth) : null,
+            NormsWholeProjection = traits.NormsWholeProjection,
             Rope = rope.ForHeadDim(heads.HeadDim),
             SlidingWindow = window < rope.ContextLength ? window : null,
+            Sinks = traits.Sinks ? Sinks($"{name}.sinks", heads.Heads) : [],
         };
     }
 
-    private FeedForwardPlan FeedForward(string layerName, int width, bool bias) => new(activation, width,
-        new LinearPlan(Hidden,
-        [
-            Tensors.Part($"{layerName}.mlp.gate_proj", width, Hidden, bias),
-            Tensors.Part($"{layerName}.mlp.up_proj", width, Hidden, bias),
-        ]),
-        new LinearPlan(width, [Tensors.Part($"{layerName}.mlp.down_proj", Hidden, width, bias)]));
+    private ImmutableArray<float> Sinks(string name, int heads)
+    {
+        name = Tensors.Has(name) ? name : name + ".weight"; // as GGUF has it
+        float[] sinks = Tensors.Values(name, heads, anyFloat: true);
+        int bad = Array.FindIndex(sinks, static sink => !float.IsFinite(sink));
+        return bad < 0 ? [.. sinks] : throw new EngineException($"element {bad} is {sinks[bad]}, expected a finite number", Config.File, name);
+    }
 
-    private NormPlan Norm(string name, int width) => new(NormKind.Rms, epsilon, Tensors.Vector($"{name}.weight", width));
+    private NormPlan LayerNorm(string name) => new(
+        traits.Norms, epsilon, Tensors.Vector($"{name}.weight", Hidden),
+        traits.Norms == NormKind.Layer ? Tensors.Vector($"{name}.bias", Hidden) : null);
+
+    private NormPlan HeadNorm(string name, int headDim, int width) =>
+        new(NormKind.Rms, epsilon, Tensors.Vector($"{name}.weight", traits.NormsWholeProjection ? width : headDim));
 
     private static Activation ReadActivation(ConfigReader config) => config.Text("hidden_act", "silu") switch
     {

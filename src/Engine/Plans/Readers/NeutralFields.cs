@@ -13,7 +13,8 @@ internal static class NeutralFields
     [
         (["quantization_config", "compression_config"], static _ => false, "weights in this quantization format are not supported yet"),
         (["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok"], IsZero,
-            "mixtures of experts are not supported yet"),
+            "this family has no mixtures of experts"),
+        (["n_group", "topk_group", "routed_scaling_factor"], IsOne, "this family's router has no groups and no scale"),
         (["parscale_n"], IsOne, "this family has no parallel streams"),
         (["mor", "kv_sharing"], IsDisabled, "this family has no recursion"),
         (["attn_logit_softcapping", "final_logit_softcapping", "attn_logit_softcap", "clip_qkv"], IsZero,

@@ -19,6 +19,7 @@ internal sealed class RopeReader
         ["dynamic"] = ["factor"],
         ["llama3"] = ["factor", "low_freq_factor", "high_freq_factor"],
         ["yarn"] = ["factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"],
+        ["longrope"] = ["factor", "short_factor", "long_factor", "short_mscale", "long_mscale", "attention_factor"],
     };
 
     private readonly ConfigReader config;
@@ -32,7 +33,10 @@ internal sealed class RopeReader
     private readonly Dictionary<int, RopePlan> plans = [];
 
     /// <summary>Reads and checks the configuration; <see cref="ForHeadDim"/> makes the plans.</summary>
-    public RopeReader(ConfigReader config, TensorCatalog tensors)
+    /// <param name="config">The configuration.</param>
+    /// <param name="tensors">The tensors.</param>
+    /// <param name="usual">The pairing where <c>rope_pairing</c> says none.</param>
+    public RopeReader(ConfigReader config, TensorCatalog tensors, RopePairing usual = RopePairing.Halves)
     {
         this.config = config;
         this.tensors = tensors;
@@ -44,17 +48,31 @@ internal sealed class RopeReader
         rotatedPart = partHolder.Positive("partial_rotary_factor", 1);
         kind = ReadKind();
         ContextLength = ReadContextLength();
-        pairing = config.Text("rope_pairing", "halves") switch
+        pairing = config.Text("rope_pairing", null) switch
         {
             "halves" => RopePairing.Halves,
             "adjacent" => RopePairing.Adjacent,
             { } other => throw config.Error("rope_pairing", $"expected 'halves' or 'adjacent'; found '{other}'"),
-            null => RopePairing.Halves,
+            null => usual,
         };
     }
 
     /// <summary>The longest sequence for which the frequencies are right.</summary>
     public int ContextLength { get; }
+
+    /// <summary>
+    /// YaRN's second factor, on the scores of DeepSeek's attention: (0.1·<c>mscale_all_dim</c>·ln(factor) + 1)², 1 where the key is absent
+    /// (<c>modeling_deepseek.py</c>).
+    /// </summary>
+    public double ScoreFactor
+    {
+        get
+        {
+            double multiplier = kind == "yarn" ? scaling!.Number("mscale_all_dim", 0) : 0;
+            double magnitude = multiplier == 0 ? 1 : RopeFrequencies.YarnMagnitude(YarnFactor(), multiplier);
+            return magnitude * magnitude;
+        }
+    }
 
     /// <summary>The rotation for heads of this size; layers with equal heads share one plan.</summary>
     public RopePlan ForHeadDim(int headDim)
@@ -104,7 +122,8 @@ internal sealed class RopeReader
         return kind switch
         {
             // Past the context it was trained for, this rule's frequencies depend on the length reached, while keys are cached rotated.
-            "dynamic" => Math.Min(context, OriginalContext() ?? context),
+            // The other rule likewise takes other factors for sequences that are longer.
+            "dynamic" or "longrope" => Math.Min(context, OriginalContext() ?? context),
             // Models are published with either the original or the extended length under this key.
             "yarn" => (int)Math.Clamp(Math.Round((OriginalContext() ?? context) * YarnFactor()), context, ConfigReader.LargestCount),
             _ => context,
@@ -123,6 +142,8 @@ internal sealed class RopeReader
                 return 1;
             case "yarn":
                 return ScaleYarn(frequencies);
+            case "longrope":
+                return ScaleByShortFactors(frequencies);
             default:
                 return 1;
         }
@@ -159,6 +180,30 @@ internal sealed class RopeReader
             ? RopeFrequencies.YarnMagnitude(factor, multiplier) / RopeFrequencies.YarnMagnitude(factor, multiplierOfAll)
             : RopeFrequencies.YarnMagnitude(factor);
         return (float)scaling.Positive("attention_factor", magnitude);
+    }
+
+    /// <summary>
+    /// LongRoPE (Ding et al. 2024) within the original context: a divisor per pair, and a magnitude that is given (PhiMoE's <c>short_mscale</c>) or follows from
+    /// how far the model was extended (transformers, <c>_compute_longrope_parameters</c>).
+    /// </summary>
+    private float ScaleByShortFactors(double[] frequencies)
+    {
+        double[] factors = scaling!.Numbers("short_factor") ?? throw config.Error($"{section}.short_factor", "the key is missing");
+        if (factors.Length != frequencies.Length || !factors.All(static factor => factor > 0))
+        {
+            throw config.Error(
+                $"{section}.short_factor",
+                $"expected {frequencies.Length} numbers above zero, one per pair; found {ConfigReader.Show(scaling.Node("short_factor"))}");
+        }
+        for (int pair = 0; pair < factors.Length; pair++)
+        {
+            frequencies[pair] /= factors[pair];
+        }
+        int context = config.Count("max_position_embeddings");
+        int original = OriginalContext() ?? context;
+        double factor = original < context ? (double)context / original : scaling.Positive("factor", 1);
+        double magnitude = factor <= 1 || original == 1 ? 1 : Math.Sqrt(1 + Math.Log(factor) / Math.Log(original));
+        return (float)scaling.Positive(scaling.Alias("short_mscale", "attention_factor"), magnitude);
     }
 
     private double YarnFactor() => scaling!.Has("factor")

@@ -24,6 +24,13 @@ internal static class SlidingWindows
         return LayerTypes(config, layers, null) ?? new int?[layers];
     }
 
+    /// <summary>All layers have the window, where there is one, or those that <c>layer_types</c> names.</summary>
+    public static int?[] All(ConfigReader config, int layers)
+    {
+        int? window = config.CountOrNull("sliding_window");
+        return LayerTypes(config, layers, window) ?? From(0, window, layers);
+    }
+
     /// <summary>
     /// Qwen: layers from <c>max_window_layers</c> on have the window, where <c>use_sliding_window</c> is true; <c>layer_types</c> overrules
     /// the count.
@@ -33,6 +40,13 @@ internal static class SlidingWindows
         int? window = config.Flag("use_sliding_window", false) ? config.CountOrNull("sliding_window") : null;
         double first = config.Number("max_window_layers", DefaultMaxWindowLayers);
         return LayerTypes(config, layers, window) ?? From(first, window, layers);
+    }
+
+    /// <summary>gpt-oss: the first layer, the third and so on have the window, unless <c>layer_types</c> says which.</summary>
+    public static int?[] EveryOther(ConfigReader config, int layers)
+    {
+        int? window = config.CountOrNull("sliding_window");
+        return LayerTypes(config, layers, window) ?? [.. Enumerable.Range(0, layers).Select(layer => layer % 2 == 0 ? window : null)];
     }
 
     /// <summary>Layers from <paramref name="first"/> on have the window.</summary>

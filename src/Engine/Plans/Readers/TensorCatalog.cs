@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.RegularExpressions;
 using Engine.Checkpoints;
 
@@ -56,6 +57,9 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     /// <summary>A tensor of any number of dimensions.</summary>
     public WeightRef Tensor(string name, params ReadOnlySpan<long> shape) => new(Check(name, shape));
 
+    /// <summary>A tensor of bytes that are codes or scales, not numbers.</summary>
+    public WeightRef Codes(string name, params ReadOnlySpan<long> shape) => new(Check(name, shape, codes: true));
+
     /// <summary>A vector where it exists or must exist, else null.</summary>
     public WeightRef? VectorOrNull(string name, int length, bool required = false) => required || Has(name) ? Vector(name, length) : null;
 
@@ -101,17 +105,17 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     private string Resolve(string name) => Owner is null || checkpoint.TryGetTensor(name, out _) ? name : Owner(name) ?? name;
 
     /// <summary>The name under which the tensor is stored.</summary>
-    private string Check(string name, ReadOnlySpan<long> shape)
+    private string Check(string name, ReadOnlySpan<long> shape, bool codes = false)
     {
         name = Resolve(name);
-        if (Use(name) is { } tensor && !shape.SequenceEqual(tensor.Shape))
+        if (Use(name, codes) is { } tensor && !shape.SequenceEqual(tensor.Shape))
         {
             throw new EngineException($"expected shape {Show(shape)}; found {Show(tensor.Shape)}", checkpoint.Path, name);
         }
         return name;
     }
 
-    private TensorView? Use(string name)
+    private TensorView? Use(string name, bool codes = false)
     {
         bool first = used.Add(name);
         if (!checkpoint.TryGetTensor(name, out TensorView? tensor))
@@ -122,6 +126,11 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
             }
             return null;
         }
+        if (codes)
+        {
+            return tensor.DType is DType.U8 or DType.F8_E8M0
+                ? tensor : throw new EngineException($"expected bytes; found {tensor.DType}", checkpoint.Path, name);
+        }
         bool isInteger = tensor.DType is DType.I8 or DType.I16 or DType.I32 or DType.I64
             or DType.U8 or DType.U16 or DType.U32 or DType.U64 or DType.Bool;
         return isInteger ? throw new EngineException($"expected weights; found {tensor.DType}", checkpoint.Path, name) : tensor;
@@ -129,48 +138,71 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
 
     private static string Show(ReadOnlySpan<long> shape) => $"[{string.Join(", ", shape.ToArray())}]";
 
-    /// <summary>Writes the tensors of many layers as one: <c>model.layers.{0…5}.mlp.up_proj.weight</c>.</summary>
+    /// <summary>
+    /// Writes the tensors of many layers, and of many experts in them, as one: <c>model.layers.{0…5}.mlp.experts.{3,7…9}.up_proj.weight</c>.
+    /// </summary>
     internal static string Shorten(IEnumerable<string> names)
     {
         const int mostPatterns = 12;
-        var patterns = new List<(string Pattern, List<int> Layers)>();
-        var indexOf = new Dictionary<string, int>();
-        foreach (string name in names)
+        List<NumberedName> patterns = [.. names.Select(static name => new NumberedName(
+            Number().Replace(name, "\0"), [.. Number().Matches(name).Select(static match => match.Value)]))];
+        for (int place = patterns.Max(static name => name.Numbers.Length) - 1; place >= 0; place--)
         {
-            Match number = LayerNumber().Match(name);
-            bool layered = number.Success && int.TryParse(number.ValueSpan, out _);
-            string pattern = layered ? $"{name[..number.Index]}\0{name[(number.Index + number.Length)..]}" : name;
-            if (!indexOf.TryGetValue(pattern, out int at))
-            {
-                indexOf[pattern] = at = patterns.Count;
-                patterns.Add((pattern, []));
-            }
-            if (layered)
-            {
-                patterns[at].Layers.Add(int.Parse(number.ValueSpan));
-            }
+            patterns = Merge(patterns, place);
         }
-        string shown = string.Join(", ", patterns.Take(mostPatterns)
-            .Select(static entry => entry.Pattern.Replace("\0", Ranges(entry.Layers))));
+        string shown = string.Join(", ", patterns.Take(mostPatterns));
         return patterns.Count <= mostPatterns ? shown : $"{shown} and {patterns.Count - mostPatterns} more kinds";
     }
 
-    private static string Ranges(List<int> layers)
+    /// <summary>Makes one of names that differ in one of their numbers only, in the order in which they first appear.</summary>
+    private static List<NumberedName> Merge(List<NumberedName> names, int place)
     {
-        layers.Sort();
+        var merged = new OrderedDictionary<string, (NumberedName First, List<int> Numbers)>();
+        foreach (NumberedName name in names)
+        {
+            bool has = place < name.Numbers.Length;
+            string key = has ? name.With(place, "").ToString() : name.ToString();
+            if (!merged.TryGetValue(key, out (NumberedName First, List<int> Numbers) group))
+            {
+                merged.Add(key, group = (name, []));
+            }
+            if (has)
+            {
+                group.Numbers.Add(int.Parse(name.Numbers[place], NumberStyles.None, CultureInfo.InvariantCulture));
+            }
+        }
+        return [.. merged.Values.Select(group => group.Numbers.Count > 1 ? group.First.With(place, Ranges(group.Numbers)) : group.First)];
+    }
+
+    private static string Ranges(List<int> numbers)
+    {
+        numbers.Sort();
         var ranges = new List<string>();
-        for (int first = 0, next; first < layers.Count; first = next)
+        for (int first = 0, next; first < numbers.Count; first = next)
         {
             next = first + 1;
-            while (next < layers.Count && layers[next] == layers[next - 1] + 1)
+            while (next < numbers.Count && numbers[next] == numbers[next - 1] + 1)
             {
                 next++;
             }
-            ranges.Add(next - first == 1 ? $"{layers[first]}" : $"{layers[first]}…{layers[next - 1]}");
+            ranges.Add(next - first == 1 ? $"{numbers[first]}" : $"{numbers[first]}…{numbers[next - 1]}");
         }
-        return layers.Count == 1 ? ranges[0] : $"{{{string.Join(",", ranges)}}}";
+        return $"{{{string.Join(",", ranges)}}}";
     }
 
-    [GeneratedRegex(@"(?<=\.)\d+(?=\.)")]
-    private static partial Regex LayerNumber();
+    /// <summary>A name with a NUL for each number that stands alone between dots, and those numbers.</summary>
+    private sealed record NumberedName(string Text, string[] Numbers)
+    {
+        public NumberedName With(int place, string number) => this with { Numbers = [.. Numbers[..place], number, .. Numbers[(place + 1)..]] };
+
+        public override string ToString()
+        {
+            string[] pieces = Text.Split('\0');
+            return pieces[0] + string.Concat(Numbers.Select((number, i) => number + pieces[i + 1]));
+        }
+    }
+
+    // No more digits than an int has for certain.
+    [GeneratedRegex(@"(?<=\.)[0-9]{1,9}(?=\.)", RegexOptions.CultureInvariant)]
+    private static partial Regex Number();
 }

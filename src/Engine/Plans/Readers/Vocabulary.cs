@@ -24,7 +24,8 @@ internal static class Vocabulary
         {
             tensors.Table(head, vocabulary, hidden); // a copy of the token table that nothing reads
         }
-        return new LinearPlan(hidden, [new LinearPart(vocabulary, weight, tensors.VectorOrNull("lm_head.bias", vocabulary))]);
+        return new LinearPlan(
+            hidden, [new LinearPart(vocabulary, weight, tensors.VectorOrNull("lm_head.bias", vocabulary, config.Flag("lm_head_bias", false)))]);
     }
 
     /// <summary><c>lm_head</c> where the file has one, else the token table, whatever <c>tie_word_embeddings</c> says.</summary>

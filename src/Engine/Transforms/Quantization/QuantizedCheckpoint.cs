@@ -2,6 +2,7 @@ using System.Collections.Frozen;
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Text.Json.Nodes;
+using System.Text.RegularExpressions;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Writing;
 
@@ -9,11 +10,11 @@ namespace Engine.Transforms.Quantization;
 
 /// <summary>
 /// A checkpoint whose matrices are quantized when they are asked for, tensor by tensor, so that a model of any family runs in any format without a file of
-/// it. Projections, feed-forwards, embedding and head are covered (<see cref="Covers"/>); routers, norms, biases, prefixes and gates stay as they are.
+/// it. Projections, feed-forwards, experts, embedding and head are covered (<see cref="Covers"/>); routers, norms, biases, prefixes and gates stay as they are.
 /// <para>Encoded bytes belong to the view that is handed out and are kept no longer than it: a loader that packs one tensor after the other
 /// holds one of them, not a second copy of the model. Asked for again, a tensor that is gone is encoded again, to the same bytes.</para>
 /// </summary>
-public sealed class QuantizedCheckpoint : Checkpoint
+public sealed partial class QuantizedCheckpoint : Checkpoint
 {
     // Unreachable views are found by a collection; this much may pile up before one is asked for.
     private const long MostUnreachable = 128 << 20;
@@ -28,6 +29,24 @@ public sealed class QuantizedCheckpoint : Checkpoint
         ["mlp.gate_proj"] = "ffn_gate",
         ["mlp.up_proj"] = "ffn_up",
         ["mlp.down_proj"] = "ffn_down",
+        ["shared_expert.gate_proj"] = "ffn_gate_shexp",
+        ["shared_expert.up_proj"] = "ffn_up_shexp",
+        ["shared_expert.down_proj"] = "ffn_down_shexp",
+        ["shared_experts.gate_proj"] = "ffn_gate_shexp",
+        ["shared_experts.up_proj"] = "ffn_up_shexp",
+        ["shared_experts.down_proj"] = "ffn_down_shexp",
+    }.ToFrozenDictionary();
+
+    /// <summary>Linears of experts, one by one (<c>experts.3.w1.weight</c>) or of all together (<c>experts.gate_up_proj</c>).</summary>
+    private static readonly FrozenDictionary<string, string> ExpertModules = new Dictionary<string, string>
+    {
+        ["gate_proj"] = "ffn_gate_exps",
+        ["up_proj"] = "ffn_up_exps",
+        ["down_proj"] = "ffn_down_exps",
+        ["gate_up_proj"] = "ffn_gate_up_exps",
+        ["w1"] = "ffn_gate_exps",
+        ["w3"] = "ffn_up_exps",
+        ["w2"] = "ffn_down_exps",
     }.ToFrozenDictionary();
 
     private static readonly FrozenDictionary<string, string> OtherModules = new Dictionary<string, string>
@@ -68,7 +87,10 @@ public sealed class QuantizedCheckpoint : Checkpoint
         var widths = new SortedSet<long>();
         foreach (string name in source.TensorNames)
         {
-            if (Split(name) is not (var layer, var module) || source[name] is not { Shape.Length: 2 } tensor)
+            if (Split(name) is not (var layer, var module) || source[name] is not { Shape.Length: 2 or 3 } tensor)
+                continue;
+            // gpt-oss has experts, and their biases under such a name, as [inputs, outputs]: blocks would run across what is multiplied.
+            if (source.TryGetTensor(name + "_bias", out _))
                 continue;
             string known = layer.Length == 0
                 ? module + Weight
@@ -141,6 +163,8 @@ public sealed class QuantizedCheckpoint : Checkpoint
     /// <summary>What stands before a covered module (empty outside layers), and the recipe's name of it; null for every other tensor.</summary>
     private static (string Layer, string Module)? Split(string name)
     {
+        if (ExpertLinear().Match(name) is { Success: true } expert && ExpertModules.TryGetValue(expert.Groups["linear"].Value, out string? linear))
+            return (expert.Groups["layer"].Value, linear);
         if (!name.EndsWith(Weight, StringComparison.Ordinal))
             return null;
         string module = name[..^Weight.Length];
@@ -153,6 +177,9 @@ public sealed class QuantizedCheckpoint : Checkpoint
         }
         return null;
     }
+
+    [GeneratedRegex(@"^(?<layer>.*layers\.\d+)\.\w+\.experts\.(\d+\.)?(?<linear>\w+?)(\.weight)?$", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture)]
+    private static partial Regex ExpertLinear();
 
     private unsafe TensorView Encode(TensorView tensor, DType dtype)
     {

@@ -15,6 +15,7 @@ internal static unsafe class MatmulData
     public static readonly DType[] Formats =
     [
         DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K,
+        DType.MXFP4,
     ];
 
     public static TheoryData<DType> AllFormats => [.. Formats];
@@ -44,6 +45,9 @@ internal static unsafe class MatmulData
                     break;
                 case DType.F16:
                     MemoryMarshal.Write(span, RandomHalf(random));
+                    break;
+                case DType.MXFP4:
+                    span[0] = (byte)(random.Next(8) == 0 ? random.Next(3) : random.Next(112, 127));
                     break;
                 default:
                     foreach (int offset in ScaleOffsets(format))

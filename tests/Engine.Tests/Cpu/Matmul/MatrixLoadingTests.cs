@@ -4,6 +4,7 @@ using Engine.Checkpoints.Codecs;
 using Engine.Cpu;
 using Engine.Cpu.Matmul;
 using Engine.Plans;
+using Engine.Tests.Plans.Oracle;
 using Xunit;
 
 namespace Engine.Tests.Cpu.Matmul;
@@ -28,6 +29,10 @@ public sealed class MatrixLoadingTests
             if (format == DType.F32)
             {
                 MemoryMarshal.Write(place, float.NaN);
+            }
+            else if (format == DType.MXFP4)
+            {
+                place[0] = 0xFF;
             }
             else
             {
@@ -76,6 +81,93 @@ public sealed class MatrixLoadingTests
 
         void Refused(LinearPart part, string item) =>
             Assert.Equal(item, Assert.Throws<EngineException>(() => PackedLinear.Load(new LinearPlan(32, [part]), checkpoint, team)).Item);
+    }
+
+    [Theory]
+    [InlineData(DType.F32, true)]
+    [InlineData(DType.BF16, true)]
+    [InlineData(DType.F16, false)]
+    [InlineData(DType.Q8_0, false)]
+    [InlineData(DType.MXFP4, false)]
+    public void EveryOtherRowOfASliceIsTakenAndOfItsBias(DType format, bool transposed)
+    {
+        const int Slices = 3, Slice = 1, Inputs = 64, Stored = 39, Outputs = 19;
+        Random random = Seed.Fresh();
+        using var team = new ThreadTeam(2);
+        using var checkpoint = new MemoryCheckpoint();
+        long[] shape = transposed ? [Slices, Inputs, Stored] : [Slices, Stored, Inputs];
+        checkpoint.Add("w", format, shape, MatmulData.RandomBytes(format, Slices * Inputs * Stored, random));
+        checkpoint.Add("b", [Slices, Stored], MatmulData.RandomInput(Slices * Stored, random));
+        float[] weights = checkpoint["w"].ToFloats(), biases = checkpoint["b"].ToFloats();
+        foreach (int first in new[] { 0, 1, 2 })
+        {
+            var part = new LinearPart(
+                Outputs, new WeightRef("w", first, transposed) { Slice = Slice, RowStep = 2 }, new WeightRef("b", first) { Slice = Slice, RowStep = 2 });
+            using PackedLinear linear = PackedLinear.Load(new LinearPlan(Inputs, [part]), checkpoint, team);
+            var row = new float[Inputs];
+            float[] bias = MatmulData.Multiply(linear, team, new float[Inputs], 1);
+            for (int output = 0; output < Outputs; output++)
+            {
+                linear.DecodeRow(output, row);
+                int stored = first + 2 * output;
+                Assert.Equal(biases[Slice * Stored + stored], bias[output]);
+                for (int input = 0; input < Inputs; input++)
+                {
+                    int at = transposed ? input * Stored + stored : stored * Inputs + input;
+                    Assert.Equal(weights[Slice * Inputs * Stored + at], row[input]);
+                }
+            }
+        }
+        Refused(new WeightRef("w", 3, transposed) { Slice = Slice, RowStep = 2 }, new WeightRef("b"));
+        Refused(new WeightRef("w", 0, transposed) { Slice = Slices, RowStep = 2 }, new WeightRef("b"));
+        Refused(new WeightRef("w", 0, transposed) { Slice = -1 }, new WeightRef("b"));
+        Refused(new WeightRef("b", 0, transposed) { Slice = 0 }, new WeightRef("b"));
+        Refused(new WeightRef("w", 0, transposed) { Slice = 0 }, new WeightRef("b", 3) { Slice = Slice, RowStep = 2 });
+        Refused(new WeightRef("w", 0, transposed) { Slice = 0 }, new WeightRef("b") { Slice = Slices });
+        Refused(new WeightRef("w", 0, transposed) { Slice = 0 }, new WeightRef("b"));
+
+        void Refused(WeightRef weight, WeightRef bias) =>
+            Assert.Throws<EngineException>(() => PackedLinear.Load(new LinearPlan(Inputs, [new LinearPart(Outputs, weight, bias)]), checkpoint, team));
+    }
+
+    [Fact]
+    public void CodesApartFromTheirScalesAreJoined()
+    {
+        const int Slices = 2, Inputs = 96, Stored = 40, Outputs = 20, Blocks = Inputs / 32;
+        Random random = Seed.Fresh();
+        float[] values = [.. Enumerable.Range(0, Slices * Stored * Inputs).Select(i => Mxfp4.Draw(random) * (1 << (i / 32 % 5)))];
+        (byte[] codes, byte[] scales) = Mxfp4.Encode(values);
+        using var team = new ThreadTeam(2);
+        using var checkpoint = new MemoryCheckpoint();
+        checkpoint.Add("codes", DType.U8, [Slices, Stored, Blocks, 16], codes);
+        checkpoint.Add("scales", DType.U8, [Slices, Stored, Blocks], scales);
+        checkpoint.Add("matrix", DType.U8, [Stored, Blocks, 16], codes.AsSpan(0, codes.Length / 2));
+        checkpoint.Add("its scales", DType.F8_E8M0, [Stored, Blocks], scales.AsSpan(0, scales.Length / 2));
+        checkpoint.Add("short", DType.U8, [Slices, Stored, Blocks - 1], new byte[Slices * Stored * (Blocks - 1)]);
+        Same(new WeightRef("codes", 1) { Scales = "scales", Slice = 1, RowStep = 2 }, Stored + 1, 2);
+        Same(new WeightRef("matrix", 20) { Scales = "its scales" }, 20, 1);
+        Refused(new WeightRef("codes", 2) { Scales = "scales", Slice = 1, RowStep = 2 });
+        Refused(new WeightRef("codes") { Scales = "scales", Slice = 2 });
+        Refused(new WeightRef("codes") { Scales = "scales" });
+        Refused(new WeightRef("codes") { Scales = "short", Slice = 0 });
+        Refused(new WeightRef("codes") { Scales = "codes", Slice = 0 });
+        Refused(new WeightRef("codes") { Slice = 0 });
+        Refused(new WeightRef("matrix", 0, true) { Scales = "its scales" });
+        Refused(new WeightRef("matrix", -1) { Scales = "its scales" });
+
+        void Same(WeightRef weight, int first, int step)
+        {
+            using PackedLinear linear = PackedLinear.Load(new LinearPlan(Inputs, [new LinearPart(Outputs, weight)]), checkpoint, team);
+            var row = new float[Inputs];
+            for (int output = 0; output < Outputs; output++)
+            {
+                linear.DecodeRow(output, row);
+                Assert.Equal(values[((first + output * step) * Inputs)..((first + output * step + 1) * Inputs)], row);
+            }
+        }
+
+        void Refused(WeightRef weight) =>
+            Assert.Throws<EngineException>(() => PackedLinear.Load(new LinearPlan(Inputs, [new LinearPart(Outputs, weight)]), checkpoint, team));
     }
 
     [Theory]

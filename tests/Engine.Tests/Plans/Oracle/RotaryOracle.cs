@@ -34,6 +34,10 @@ internal sealed class RotaryOracle
             case "yarn":
                 Yarn(scaling!, theta);
                 break;
+            case "longrope": // PhiMoE's, for sequences within original_max_position_embeddings
+                InvFreq = [.. InvFreq.Select((f, i) => f / scaling!["short_factor"]![i]!.GetValue<double>())];
+                AttentionScaling = Number(scaling, "short_mscale")!.Value;
+                break;
             default:
                 throw new NotSupportedException();
         }

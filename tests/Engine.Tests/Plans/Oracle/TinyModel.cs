@@ -17,6 +17,9 @@ internal sealed class TinyModel(string name, JsonObject config, int seed)
     /// <summary>Its tensors, in file order.</summary>
     public OrderedDictionary<string, (long[] Shape, float[] Values)> Tensors { get; } = [];
 
+    /// <summary>Its tensors of bytes, which are codes rather than numbers, in file order behind the others.</summary>
+    public OrderedDictionary<string, (long[] Shape, byte[] Values)> Codes { get; } = [];
+
     /// <summary>For messages: which model, and how to make it again.</summary>
     public override string ToString() => $"{Name} (seed {seed})";
 
@@ -32,6 +35,25 @@ internal sealed class TinyModel(string name, JsonObject config, int seed)
     /// <summary>Adds a bias, large enough to matter.</summary>
     public void AddBias(string tensor, int length) => Add(tensor, [length], 0, 0.4);
 
+    /// <summary>Adds normally distributed values.</summary>
+    public void Add(string tensor, long[] shape, double mean, double deviation) => Add(tensor, shape, random =>
+    {
+        // Box and Muller 1958.
+        double normal = Math.Sqrt(-2 * Math.Log(1 - random.NextDouble())) * Math.Cos(2 * Math.PI * random.NextDouble());
+        return (float)(mean + deviation * normal);
+    });
+
+    /// <summary>Adds values that are drawn one by one.</summary>
+    public void Add(string tensor, long[] shape, Func<Random, float> draw)
+    {
+        float[] values = new float[shape.Aggregate(1L, static (a, b) => a * b)];
+        foreach (ref float value in values.AsSpan())
+        {
+            value = draw(random);
+        }
+        Tensors.Add(tensor, (shape, values));
+    }
+
     /// <summary>The model as a checkpoint in memory.</summary>
     public MemoryCheckpoint ToCheckpoint()
     {
@@ -39,6 +61,10 @@ internal sealed class TinyModel(string name, JsonObject config, int seed)
         foreach ((string tensor, (long[] shape, float[] values)) in Tensors)
         {
             checkpoint.Add(tensor, shape, values);
+        }
+        foreach ((string tensor, (long[] shape, byte[] values)) in Codes)
+        {
+            checkpoint.Add(tensor, DType.U8, shape, values);
         }
         return checkpoint;
     }
@@ -48,17 +74,5 @@ internal sealed class TinyModel(string name, JsonObject config, int seed)
     {
         int vocabulary = (int)Config["vocab_size"]!;
         return [.. Enumerable.Range(0, count).Select(_ => random.Next(vocabulary))];
-    }
-
-    private void Add(string tensor, long[] shape, double mean, double deviation)
-    {
-        float[] values = new float[shape.Aggregate(1L, static (a, b) => a * b)];
-        foreach (ref float value in values.AsSpan())
-        {
-            // Box and Muller 1958.
-            double normal = Math.Sqrt(-2 * Math.Log(1 - random.NextDouble())) * Math.Cos(2 * Math.PI * random.NextDouble());
-            value = (float)(mean + deviation * normal);
-        }
-        Tensors.Add(tensor, (shape, values));
     }
 }

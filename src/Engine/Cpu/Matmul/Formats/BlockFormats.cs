@@ -101,6 +101,15 @@ internal unsafe struct Q6_K : IBlockFormat
     }
 }
 
+/// <summary>d · (code − 16), the codes looked up: twice the number that a nibble stands for, plus 16. d is half the scale of the file.</summary>
+internal unsafe struct MXFP4 : IBlockFormat
+{
+    public static DType DType => DType.MXFP4;
+    public static int OffsetShift => E2M1Table.OffsetShift;
+
+    public static void ReadCodes(byte* block, byte* codes) => SplitNibbles.Read(block + 1, codes);
+}
+
 /// <summary>16 bytes whose low nibbles are elements 0–15 and whose high nibbles are 16–31; a fifth bit of element i is bit i of a word.</summary>
 internal static unsafe class SplitNibbles
 {

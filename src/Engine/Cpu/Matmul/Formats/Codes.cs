@@ -8,6 +8,7 @@ namespace Engine.Cpu.Matmul.Formats;
 internal unsafe struct Codes8 : ICodes
 {
     public static int Bits => 8;
+    public static int UnpackedBits => Bits;
 
     public static void Pack(byte* codes, byte* packed)
     {
@@ -34,6 +35,7 @@ internal unsafe struct Codes8 : ICodes
 internal unsafe struct Codes4 : ICodes
 {
     public static int Bits => 4;
+    public static int UnpackedBits => Bits;
 
     public static void Pack(byte* codes, byte* packed) => NibbleCodes.Pack(codes, packed, 0);
 
@@ -45,6 +47,7 @@ internal unsafe struct Codes4 : ICodes
 internal unsafe struct Codes5 : ICodes
 {
     public static int Bits => 5;
+    public static int UnpackedBits => Bits;
 
     public static void Pack(byte* codes, byte* packed) => NibbleCodes.Pack(codes, packed, 1);
 
@@ -56,11 +59,49 @@ internal unsafe struct Codes5 : ICodes
 internal unsafe struct Codes6 : ICodes
 {
     public static int Bits => 6;
+    public static int UnpackedBits => Bits;
 
     public static void Pack(byte* codes, byte* packed) => NibbleCodes.Pack(codes, packed, 2);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* packed, byte* groups, int groupStride) => NibbleCodes.Unpack(packed, groups, groupStride, 2);
+}
+
+/// <summary>4-bit floats, which unpack to integers (<see cref="E2M1Table"/>).</summary>
+internal unsafe struct CodesE2M1 : ICodes
+{
+    public static int Bits => 4;
+    public static int UnpackedBits => E2M1Table.Bits;
+
+    public static void Pack(byte* codes, byte* packed) => NibbleCodes.Pack(codes, packed, 0);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* packed, byte* groups, int groupStride)
+    {
+        NibbleCodes.Unpack(packed, groups, groupStride, 0);
+        Vector128<byte> table = Vector128.Create(E2M1Table.Bytes);
+        for (int group = 0; group < ActivationLayout.Groups; group++)
+        {
+            byte* codes = groups + group * groupStride;
+            for (int part = 0; part < Panel.GroupBytes; part += Vector128<byte>.Count)
+            {
+                Vector128.Shuffle(table, Vector128.Load(codes + part)).Store(codes + part);
+            }
+        }
+    }
+}
+
+/// <summary>What E2M1 codes unpack to, unsigned as dot products want it: twice the number (0, 1, 2, 3, 4, 6, 8, 12, and negative) plus 16.</summary>
+internal static class E2M1Table
+{
+    /// <summary>log₂ of what is added.</summary>
+    public const int OffsetShift = 4;
+
+    /// <summary>Bits of the largest, 28.</summary>
+    public const int Bits = 5;
+
+    /// <summary>By code.</summary>
+    public static ReadOnlySpan<byte> Bytes => [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 }
 
 /// <summary>

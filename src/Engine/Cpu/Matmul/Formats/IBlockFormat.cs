@@ -24,8 +24,11 @@ internal unsafe interface IBlockFormat
 /// </summary>
 internal unsafe interface ICodes
 {
-    /// <summary>Bits of a code.</summary>
+    /// <summary>Bits of a code as packed.</summary>
     static abstract int Bits { get; }
+
+    /// <summary>Bits of a code when it is unpacked; other than <see cref="Bits"/> where unpacking looks it up in <see cref="E2M1Table"/>.</summary>
+    static abstract int UnpackedBits { get; }
 
     /// <summary>Packs the codes [16, 32] of a block.</summary>
     static abstract void Pack(byte* codes, byte* packed);

@@ -19,6 +19,29 @@ internal unsafe struct BlockScales : IScales
     public static void Unpack(byte* unit, float* scales, int second, int stride) => HalfFloats.Widen((ushort*)unit, scales);
 }
 
+/// <summary>A power of two per block, 2^(e − 127), e at the start of the file's block; unpacked to half of it (<see cref="MXFP4"/>).</summary>
+internal unsafe struct BlockPowers : IScales
+{
+    public static int BlocksPerUnit => 1;
+    public static int UnitBytes => Panel.Rows;
+    public static bool HasMinimum => false;
+    public static bool HalfBlocks => false;
+
+    public static void Pack(byte* block, byte* unit, int row) => unit[row] = *block;
+
+    /// <summary>e − 1 is the exponent field of 2^(e − 128); below e = 2 the number is subnormal.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* unit, float* scales, int second, int stride)
+    {
+        for (int half = 0; half < Panel.Rows; half += 8)
+        {
+            Vector256<int> e = Widening.ToInt32(unit + half), one = Vector256<int>.One;
+            Vector256<int> bits = Vector256.ConditionalSelect(Vector256.LessThan(e, one + one), (e + one) << 21, (e - one) << 23);
+            bits.AsSingle().Store(scales + half);
+        }
+    }
+}
+
 /// <summary>A float16 scale and minimum per block: d, m at the start of the file's block.</summary>
 internal unsafe struct BlockScalesAndMinima : IScales
 {

@@ -19,7 +19,9 @@ internal static class Panel
 /// <param name="HalfBlocks">A scale covers 16 inputs instead of 32.</param>
 /// <param name="Panels">Panels side by side, 1 or 2.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
-internal readonly record struct BlockKernel(int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens)
+/// <param name="LooksUp">Stored codes of 4 bits are looked up in <see cref="Formats.E2M1Table"/>; those of a tile already were.</param>
+internal readonly record struct BlockKernel(
+    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, bool LooksUp = false)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 8;

@@ -1,3 +1,4 @@
+using Engine.Cpu.Matmul.Formats;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -130,6 +131,11 @@ internal sealed class BlockKernelAssembler
         AssemblerRegisterZMM[] planes = frame.Vectors(highBits);
         AssemblerRegisterZMM highMask = highBits == 0 ? mask : frame.Vector();
         frame.Broadcast(mask, 0x0F0F0F0F);
+        AssemblerRegisterZMM table = kernel.LooksUp ? frame.Vector() : mask;
+        if (kernel.LooksUp)
+        {
+            frame.BroadcastTable(table, E2M1Table.Bytes);
+        }
         if (highBits > 0)
         {
             frame.Broadcast(highMask, highBits == 1 ? 0x10101010u : 0x30303030u);
@@ -154,10 +160,12 @@ internal sealed class BlockKernelAssembler
             {
                 LoadCodes(packed, highBits + pair);
                 code.vpandd(weights, packed, mask);
+                LookUp();
                 AddHighBits(pair);
                 Dot(0, pair, [weights], scratch);
                 code.vpsrlw(packed, packed, 4);
                 code.vpandd(weights, packed, mask);
+                LookUp();
                 AddHighBits(pair + 4);
                 Dot(kernel.HalfBlocks || SplitsSums ? 1 : 0, pair + 4, [weights], scratch);
             }
@@ -171,6 +179,14 @@ internal sealed class BlockKernelAssembler
                 Scale(1, scratch);
             }
         };
+
+        void LookUp()
+        {
+            if (kernel.LooksUp)
+            {
+                code.vpshufb(weights, table, weights);
+            }
+        }
 
         void AddHighBits(int group)
         {

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -42,6 +43,20 @@ internal sealed class KernelFrame
     {
         Code.mov(r11d, value);
         Code.vpbroadcastd(register, r11d);
+    }
+
+    /// <summary>Fills every 128-bit lane of a register with a table of 16 bytes, here and now; uses k1.</summary>
+    public void BroadcastTable(AssemblerRegisterZMM register, ReadOnlySpan<byte> table)
+    {
+        ReadOnlySpan<uint> words = MemoryMarshal.Cast<byte, uint>(table);
+        Broadcast(register, words[0]);
+        for (int i = 1; i < 4; i++)
+        {
+            Code.mov(r11d, 0x1111u << i);
+            Code.kmovw(k1, r11d);
+            Code.mov(r11d, words[i]);
+            Code.vpbroadcastd(register.k1, r11d);
+        }
     }
 
     /// <summary>
