@@ -86,6 +86,11 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
         {
             return 0;
         }
+        if (weight.Scales is not null)
+        {
+            // MXFP4 apart from its scales: two elements in a byte, and a byte of scale for 32 of them.
+            return elements / 2 + elements / 32;
+        }
         TensorView tensor = checkpoint[weight.Tensor];
         return (long)((Int128)TypeOf(tensor).RowBytes(tensor.Columns) * tensor.Rows * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
     }
