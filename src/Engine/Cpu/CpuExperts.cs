@@ -73,10 +73,12 @@ internal sealed class CpuExperts : DeviceWeights
     /// <inheritdoc/>
     public override void Dispose()
     {
-        foreach (CpuExpert? expert in slots)
+        foreach (CpuExpert expert in slots.OfType<CpuExpert>())
         {
-            expert?.Dispose();
+            memory.Remove(expert);
+            expert.Dispose();
         }
+        Array.Clear(slots);
     }
 
     // A method of its own: the closure would be allocated wherever it could be needed.
@@ -134,6 +136,14 @@ internal sealed class ExpertMemory(long? limit)
 
     /// <summary>Bytes of packed experts.</summary>
     public long Bytes { get; private set; }
+
+    /// <summary>Gives back the room of an expert that its mixture lets go itself.</summary>
+    public void Remove(CpuExpert expert)
+    {
+        int at = resident.FindIndex(entry => ReferenceEquals(entry.Expert, expert));
+        resident.RemoveAt(at);
+        Bytes -= expert.Bytes;
+    }
 
     /// <summary>Notes an expert, and lets others go until all fit.</summary>
     public void Add(CpuExpert expert, Action forget, long now)

@@ -1,5 +1,6 @@
 using Engine.Checkpoints;
 using Engine.Cpu;
+using Engine.Cpu.Matmul;
 using Engine.Execution;
 using Engine.Plans;
 using Engine.Reference;
@@ -91,6 +92,25 @@ public sealed class ExpertTests
             (float[] output, long held) = Run(tight, plan, checkpoint, input[(row * Hidden)..((row + 1) * Hidden)], row);
             TestRows.SameBits(expected.AsSpan(row * Hidden, Hidden), output, $"row {row}, room for one");
             Assert.InRange(held, 1, everything - 1);
+        }
+    }
+
+    [Fact]
+    public void A_mixture_that_is_disposed_gives_its_room_back()
+    {
+        Random random = Seed.Fresh();
+        using MemoryCheckpoint checkpoint = Weights(DType.Q8_0, random);
+        using var team = new ThreadTeam(1);
+        var memory = new ExpertMemory(null);
+        for (int i = 0; i < 2; i++)
+        {
+            using (var experts = new CpuExperts(Plan(random), checkpoint, memory, (plan, from) => PackedLinear.Load(plan, from, team)))
+            {
+                experts.RequireAll();
+                Assert.Equal(experts.Bytes, memory.Bytes);
+                Assert.NotEqual(0, memory.Bytes);
+            }
+            Assert.Equal(0, memory.Bytes);
         }
     }
 
