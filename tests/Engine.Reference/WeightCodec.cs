@@ -1,11 +1,9 @@
 using Engine.Checkpoints;
-using Engine.Checkpoints.Codecs;
 
 namespace Engine.Reference;
 
 /// <summary>Decodes rows of a tensor to float32, which holds the values of every weight format exactly.</summary>
 internal static class WeightCodec
 {
-    public static void Decode(TensorView view, long row, Span<float> destination) =>
-        Codec.For(view.DType).Decode(view.Row(row), destination);
+    public static void Decode(TensorView view, long row, Span<float> destination) => view.DecodeRow(row, destination);
 }

@@ -53,4 +53,6 @@ public enum DType
     F8_E8M0,
     /// <summary>32 weights: a power of two (E8M0), 4-bit floats S.EE.M (OCP MX).</summary>
     MXFP4,
+    /// <summary>Codes whose scales are stored apart: the view has a <see cref="CodedMatrix"/> instead of bytes.</summary>
+    Coded,
 }

@@ -43,6 +43,7 @@ public static class DTypes
         new(DType.F8_E5M2, "F8_E5M2", 1, 1, null, "F8_E5M2"),
         new(DType.F8_E8M0, "F8_E8M0", 1, 1, null, "F8_E8M0"),
         new(DType.MXFP4, "MXFP4", MXFP4Format.BlockElements, MXFP4Format.BlockBytes, 39, null),
+        new(DType.Coded, "coded", 1, 0, null, null),
     ];
 
     /// <summary>The table's entry for a type.</summary>

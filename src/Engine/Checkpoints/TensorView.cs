@@ -24,17 +24,31 @@ public sealed unsafe record TensorView(string Name, DType DType, long[] Shape, n
     /// <summary>Bytes of one row; 0 when there is none.</summary>
     public long RowBytes => Rows == 0 ? 0 : ByteLength / Rows;
 
+    /// <summary>
+    /// Where the type is <see cref="DType.Coded"/>, the matrix [<see cref="Rows"/>, <see cref="Columns"/>]: there are no bytes of rows then, no address, and the
+    /// length is that of all parts that are stored. Null for every other type.
+    /// </summary>
+    public CodedMatrix? Coded { get; private init; }
+
+    /// <summary>A view of codes and scales that are stored apart.</summary>
+    public static TensorView Of(CodedMatrix coded, object owner) =>
+        new(coded.Name, DType.Coded, [coded.Rows, coded.Columns], 0, coded.StoredBytes, owner) { Coded = coded };
+
     /// <summary>The bytes of one row.</summary>
+    /// <exception cref="InvalidOperationException">Codes and scales are stored apart (<see cref="Coded"/>).</exception>
     public ReadOnlySpan<byte> Row(long row)
     {
+        RequireBytes();
         ArgumentOutOfRangeException.ThrowIfNegative(row);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(row, Rows);
         return new ReadOnlySpan<byte>((byte*)Address + row * RowBytes, checked((int)RowBytes));
     }
 
     /// <summary>A stretch of the bytes.</summary>
+    /// <exception cref="InvalidOperationException">Codes and scales are stored apart (<see cref="Coded"/>).</exception>
     public ReadOnlySpan<byte> Slice(long offset, int length)
     {
+        RequireBytes();
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, ByteLength - offset);
@@ -42,5 +56,13 @@ public sealed unsafe record TensorView(string Name, DType DType, long[] Shape, n
     }
 
     /// <summary>All bytes, for tensors under 2 GiB.</summary>
-    public ReadOnlySpan<byte> Bytes => new((byte*)Address, checked((int)ByteLength));
+    public ReadOnlySpan<byte> Bytes => Slice(0, checked((int)ByteLength));
+
+    private void RequireBytes()
+    {
+        if (Coded is not null)
+        {
+            throw new InvalidOperationException($"{Name} is stored as codes and scales apart, and has no rows of bytes");
+        }
+    }
 }

@@ -9,8 +9,13 @@ public static class TensorViews
     /// <param name="tensor">The tensor.</param>
     /// <param name="row">0 … <see cref="TensorView.Rows"/> − 1.</param>
     /// <param name="destination">[<see cref="TensorView.Columns"/>].</param>
-    public static void DecodeRow(this TensorView tensor, long row, Span<float> destination) =>
-        Codec.For(tensor.DType).Decode(tensor.Row(row), destination);
+    public static void DecodeRow(this TensorView tensor, long row, Span<float> destination)
+    {
+        if (tensor.Coded is { } coded)
+            coded.DecodeRow(row, destination);
+        else
+            Codec.For(tensor.DType).Decode(tensor.Row(row), destination);
+    }
 
     /// <summary>Decodes everything, row-major.</summary>
     /// <exception cref="EngineException">There are more elements than an array can hold.</exception>
@@ -27,8 +32,11 @@ public static class TensorViews
 
     /// <summary>A run of the rows as a matrix: of a tensor of several matrices, one of them.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There are no such rows.</exception>
+    /// <exception cref="InvalidOperationException">Codes and scales are stored apart.</exception>
     public static TensorView SliceRows(this TensorView tensor, long first, long count)
     {
+        if (tensor.Coded is not null)
+            throw new InvalidOperationException($"{tensor.Name} is stored as codes and scales apart, and is one matrix");
         ArgumentOutOfRangeException.ThrowIfNegative(first);
         ArgumentOutOfRangeException.ThrowIfNegative(count);
         if (tensor.Columns > 0)
@@ -56,6 +64,11 @@ public static class TensorViews
     /// <exception cref="EngineException">A scale or value is NaN or infinite.</exception>
     public static void RequireFinite(this TensorView tensor, long row)
     {
+        if (tensor.Coded is { } coded)
+        {
+            coded.RequireFinite(row);
+            return;
+        }
         long column = Codec.For(tensor.DType).IndexOfNonFinite(tensor.Row(row));
         if (column < 0)
             return;
@@ -69,6 +82,8 @@ public static class TensorViews
         const int stretch = 1 << 20;
         if (tensor.DType != other.DType || !tensor.Shape.AsSpan().SequenceEqual(other.Shape))
             return false;
+        if (tensor.Coded is { } coded && other.Coded is { } otherCoded)
+            return coded.ContentEquals(otherCoded);
         if (tensor.Address == other.Address)
             return true;
         for (long offset = 0; offset < tensor.ByteLength; offset += stretch)
@@ -84,13 +99,20 @@ public static class TensorViews
     /// works.</summary>
     public static void Evict(this TensorView tensor)
     {
-        if (tensor.Owner is MappedFile file)
+        if (tensor.Coded is { } coded)
+        {
+            foreach (TensorView part in coded.Parts)
+                part.Evict();
+        }
+        else if (tensor.Owner is MappedFile file)
+        {
             file.Evict(tensor.Address, tensor.ByteLength);
+        }
     }
 
     /// <summary>The shape for messages: <c>[32, 64]</c>.</summary>
     public static string DescribeShape(this TensorView tensor) => $"[{string.Join(", ", tensor.Shape)}]";
 
     /// <summary>The file that the bytes are mapped from, or null.</summary>
-    internal static string? File(this TensorView tensor) => (tensor.Owner as MappedFile)?.Path;
+    internal static string? File(this TensorView tensor) => (tensor.Owner as MappedFile)?.Path ?? tensor.Coded?.Parts[0].File();
 }

@@ -174,6 +174,7 @@ internal static class SharedWeights
     /// <summary>Bytes from the middle: the ends of matrices are more often alike.</summary>
     private static ReadOnlySpan<byte> Sample(TensorView tensor)
     {
+        tensor = tensor.Coded?.Parts[0] ?? tensor;
         int length = (int)Math.Min(SampleBytes, tensor.ByteLength);
         return tensor.Slice((tensor.ByteLength - length) / 2, length);
     }

@@ -55,7 +55,7 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
     }
 
     /// <summary>A row of a table; 0 where there is no table.</summary>
-    public long Row(WeightRef? table) => table is null ? 0 : TypeOf(checkpoint[table.Tensor]).RowBytes(checkpoint[table.Tensor].Columns);
+    public long Row(WeightRef? table) => table is null ? 0 : RowBytes(checkpoint[table.Tensor]);
 
     /// <summary>Slots of all mixtures, and everything else, each counted once however many layers share it.</summary>
     public (long Experts, long Others) Totals(ModelPlan plan)
@@ -77,7 +77,8 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
         return (experts, others);
     }
 
-    private DType TypeOf(TensorView tensor) => typeOf?.Invoke(tensor) ?? tensor.DType;
+    private long RowBytes(TensorView tensor) =>
+        typeOf?.Invoke(tensor) is { } dtype && dtype != tensor.DType ? dtype.RowBytes(tensor.Columns) : tensor.RowBytes;
 
     // A part may be some rows of its tensor: it has the bytes of its share of the elements.
     private long Share(WeightRef? weight, long elements)
@@ -92,6 +93,6 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
             return elements / 2 + elements / 32;
         }
         TensorView tensor = checkpoint[weight.Tensor];
-        return (long)((Int128)TypeOf(tensor).RowBytes(tensor.Columns) * tensor.Rows * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
+        return (long)((Int128)RowBytes(tensor) * tensor.Rows * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
     }
 }

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using Engine;
 using Engine.Checkpoints;
@@ -39,8 +40,8 @@ internal sealed record TensorScan(long Zeros, long ZeroRows, bool TwoOfFour, IRe
             {
                 cancellationToken.ThrowIfCancellationRequested();
             }
-            hash.AppendData(tensor.Row(row));
             tensor.DecodeRow(row, values);
+            hash.AppendData(tensor.Coded is null ? tensor.Row(row) : MemoryMarshal.AsBytes<float>(values));
             int zerosOfRow = values.AsSpan().Count(0f);
             zeros += zerosOfRow;
             zeroRows += zerosOfRow == values.Length ? 1 : 0;

@@ -87,6 +87,7 @@ public abstract class Codec
         DType.Q5_K => new BlockCodec<Q5_KFormat>(),
         DType.Q6_K => new BlockCodec<Q6_KFormat>(),
         DType.MXFP4 => new BlockCodec<MXFP4Format>(),
+        DType.Coded => new CodedCodec(),
         DType.F8_E4M3 or DType.F8_E5M2 or DType.F8_E8M0 => new Float8Codec(dtype),
         _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, null),
     };

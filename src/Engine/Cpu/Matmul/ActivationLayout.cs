@@ -30,6 +30,9 @@ internal static class ActivationLayout
     /// <summary>int32 −Σ of the first 16 codes; those of the other 16 follow.</summary>
     public const int NegativeHalfSums = NegativeSum + 4;
 
+    /// <summary>Blocks of a token with so many inputs; the last may have fewer than others, and is filled with zeros.</summary>
+    public static int Blocks(int inputs) => (inputs + BlockInputs - 1) / BlockInputs;
+
     /// <summary>Bytes of a token with so many inputs.</summary>
-    public static long TokenBytes(int inputs) => (long)inputs / BlockInputs * BytesPerToken;
+    public static long TokenBytes(int inputs) => (long)Blocks(inputs) * BytesPerToken;
 }

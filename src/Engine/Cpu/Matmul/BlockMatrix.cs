@@ -1,17 +1,14 @@
 using System.Runtime.CompilerServices;
-using Engine.Checkpoints;
 using Engine.Cpu.Matmul.Formats;
 using Engine.Cpu.Matmul.Kernels;
-using Engine.Plans;
 
 namespace Engine.Cpu.Matmul;
 
 /// <summary>
-/// A matrix in a block format. A panel is its scales, then the codes of its blocks one after another, so that multiplying one token reads memory
-/// straight through. The packed copy has the bits of the file and no more: what is unpacked lives in tiles of cache size.
+/// A matrix of codes and scales of blocks of 32 inputs. A panel is its scales, then the codes of its blocks one after another, so that multiplying one token
+/// reads memory straight through. The packed copy has the bits of the file and no more: what is unpacked lives in tiles of cache size. Derived classes pack it.
 /// </summary>
-internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatrix
-    where TFormat : IBlockFormat
+internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     where TCodes : ICodes
     where TScales : IScales
 {
@@ -26,15 +23,20 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     private const int GroupPanels = 8;
 
     private readonly int blocks;
+    private readonly int offsetShift;
     private readonly long codesOffset;
     private readonly KernelPointer[] direct = new KernelPointer[BlockKernel.MaxTokens + 1];
     private readonly KernelPointer[,] tiled = new KernelPointer[TilePanels + 1, BlockKernel.MaxTokens + 1];
     private MatmulInstructions instructions;
 
-    public BlockMatrix(int rows, int inputs)
-        : base(rows, inputs, ScaleBytes(inputs) + inputs / ActivationLayout.BlockInputs * (long)CodeBytes)
+    /// <param name="rows">Output rows.</param>
+    /// <param name="inputs">Columns; those that the last block has beyond them count nothing, whatever their codes.</param>
+    /// <param name="offsetShift">log₂ of the offset of the unsigned codes, 0 for none.</param>
+    protected BlockMatrix(int rows, int inputs, int offsetShift)
+        : base(rows, inputs, ScaleBytes(inputs) + ActivationLayout.Blocks(inputs) * (long)CodeBytes)
     {
-        blocks = inputs / ActivationLayout.BlockInputs;
+        this.offsetShift = offsetShift;
+        blocks = ActivationLayout.Blocks(inputs);
         codesOffset = ScaleBytes(inputs);
         Instructions = MatmulInstructionSupport.Best;
     }
@@ -57,50 +59,25 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
         }
     }
 
+    /// <summary>Blocks of a row.</summary>
+    protected int BlockCount => blocks;
+
     private bool Assembled => instructions >= MatmulInstructions.Avx512Vnni;
 
-    private static int CodeBytes => Panel.Rows * ActivationLayout.BlockInputs * TCodes.Bits / 8;
+    /// <summary>Bytes of the codes of a block of a panel.</summary>
+    protected static int CodeBytes => Panel.Rows * ActivationLayout.BlockInputs * TCodes.Bits / 8;
 
     private static int ScaleVectors => TScales.HasMinimum || TScales.HalfBlocks ? 2 : 1;
 
-    public override void Pack(WeightRows source, int panel)
+    /// <summary>Units of scales, the first thing in a panel; cleared.</summary>
+    protected byte* ClearScales(int panel)
     {
-        TensorView tensor = source.Tensor;
-        byte* scales = PanelAddress(panel), codes = scales + codesOffset;
-        new Span<byte>(scales, checked((int)codesOffset)).Clear();
-        const int UnitInputs = 8 * ActivationLayout.BlockInputs;
-        int inputs = TScales.BlocksPerUnit * ActivationLayout.BlockInputs;
-        int blockBytes = tensor.DType.Info().BlockBytes;
-        int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows);
-        byte* read = stackalloc byte[UnitInputs];
-        byte* gathered = stackalloc byte[Panel.Rows * UnitInputs];
-        new Span<byte>(gathered, Panel.Rows * UnitInputs).Clear();
-        byte* first = (byte*)tensor.Address + source.Row(panel * Panel.Rows) * tensor.RowBytes;
-        long rowStep = tensor.RowBytes * source.RowStep;
-        for (int row = 0; row < rows; row++)
-        {
-            tensor.RequireFinite(source.Row(panel * Panel.Rows + row));
-        }
-        for (int unit = 0; unit < blocks / TScales.BlocksPerUnit; unit++)
-        {
-            for (int row = 0; row < rows; row++)
-            {
-                byte* block = first + row * rowStep + unit * (long)blockBytes;
-                TScales.Pack(block, scales + unit * TScales.UnitBytes, row);
-                TFormat.ReadCodes(block, read);
-                for (int i = 0; i < TScales.BlocksPerUnit; i++)
-                {
-                    byte* target = gathered + (i * Panel.Rows + row) * ActivationLayout.BlockInputs;
-                    Buffer.MemoryCopy(read + i * ActivationLayout.BlockInputs, target, ActivationLayout.BlockInputs, ActivationLayout.BlockInputs);
-                }
-            }
-            for (int i = 0; i < TScales.BlocksPerUnit; i++)
-            {
-                TCodes.Pack(gathered + i * Panel.Rows * ActivationLayout.BlockInputs, codes);
-                codes += CodeBytes;
-            }
-        }
+        new Span<byte>(PanelAddress(panel), checked((int)codesOffset)).Clear();
+        return PanelAddress(panel);
     }
+
+    /// <summary>The codes of a panel's blocks, one after another.</summary>
+    protected byte* CodesOf(int panel) => PanelAddress(panel) + codesOffset;
 
     public override void Multiply(in MultiplyJob job, int thread, int firstPanel, int endPanel)
     {
@@ -136,13 +113,13 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
             TCodes.Unpack(codes + block * CodeBytes, groups, Panel.GroupBytes);
             float* blockScales = unpacked + inUnit * 2 * Panel.Rows + lane;
             float scale = blockScales[0], minimum = TScales.HasMinimum ? blockScales[Panel.Rows] : 0f;
-            for (int i = 0; i < ActivationLayout.BlockInputs; i++)
+            for (int i = 0; i < Math.Min(ActivationLayout.BlockInputs, Inputs - block * ActivationLayout.BlockInputs); i++)
             {
                 if (TScales.HalfBlocks && i == ActivationLayout.BlockInputs / 2)
                 {
                     scale = blockScales[Panel.Rows];
                 }
-                int code = groups[i / 4 * Panel.GroupBytes + lane * 4 + i % 4] - (TFormat.OffsetShift == 0 ? 0 : 1 << TFormat.OffsetShift);
+                int code = groups[i / 4 * Panel.GroupBytes + lane * 4 + i % 4] - (offsetShift == 0 ? 0 : 1 << offsetShift);
                 float value = scale * code;
                 destination[block * ActivationLayout.BlockInputs + i] = TScales.HasMinimum ? value + minimum : value;
             }
@@ -150,15 +127,15 @@ internal sealed unsafe class BlockMatrix<TFormat, TCodes, TScales> : PackedMatri
     }
 
     private static long ScaleBytes(int inputs) =>
-        (inputs / ActivationLayout.BlockInputs / TScales.BlocksPerUnit * (long)TScales.UnitBytes + 63) & ~63L;
+        ((ActivationLayout.Blocks(inputs) + TScales.BlocksPerUnit - 1) / TScales.BlocksPerUnit * (long)TScales.UnitBytes + 63) & ~63L;
 
     /// <inheritdoc/>
     protected override int PanelsTogether(int tokens) => TilePanels;
 
-    private static BlockKernel DirectKernel(int tokens) =>
-        new(TCodes.Bits, TCodes.UnpackedBits, TFormat.OffsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.UnpackedBits != TCodes.Bits);
+    private BlockKernel DirectKernel(int tokens) =>
+        new(TCodes.Bits, TCodes.UnpackedBits, offsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.UnpackedBits != TCodes.Bits);
 
-    private static BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, LooksUp = false };
+    private BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, LooksUp = false };
 
     /// <summary>
     /// Few tokens: the kernel unpacks codes in registers as they come from memory. Where there is more than one tile of tokens, each chunk of the codes comes

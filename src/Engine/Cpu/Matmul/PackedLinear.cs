@@ -172,7 +172,9 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     {
         if (ReadsForm(ActivationForms.Blocks))
         {
-            int blocks = Plan.Inputs / ActivationLayout.BlockInputs;
+            int blocks = ActivationLayout.Blocks(Plan.Inputs), whole = Plan.Inputs / ActivationLayout.BlockInputs;
+            float* rest = stackalloc float[ActivationLayout.BlockInputs];
+            new Span<float>(rest, ActivationLayout.BlockInputs).Clear();
             TokenTiles tiles = BlockKernel.Tiles(job.Tokens);
             long all = (long)job.Tokens * blocks, end = all * (thread + 1) / threads;
             for (long i = all * thread / threads; i < end;)
@@ -185,7 +187,14 @@ internal sealed unsafe class PackedLinear : DeviceWeights
                 for (; block < last; block++)
                 {
                     byte* record = records + block * (long)(ActivationLayout.BytesPerToken * size);
-                    ActivationQuantizer.Quantize(row + block * ActivationLayout.BlockInputs, record, size, token - first);
+                    float* inputs = row + block * ActivationLayout.BlockInputs;
+                    if (block == whole)
+                    {
+                        int left = (Plan.Inputs - whole * ActivationLayout.BlockInputs) * sizeof(float);
+                        Buffer.MemoryCopy(inputs, rest, left, left);
+                        inputs = rest;
+                    }
+                    ActivationQuantizer.Quantize(inputs, record, size, token - first);
                 }
             }
         }

@@ -63,7 +63,7 @@ public sealed unsafe class ScalesTests
 
     /// <summary>A random block per row, with finite float16 at the offsets, and the unit they are packed to.</summary>
     private static (byte[] Blocks, byte[] Unit) Pack<TScales>(int seed, int blockBytes, params int[] halves)
-        where TScales : IScales
+        where TScales : IFileScales
     {
         var random = new Random(seed);
         var blocks = new byte[Panel.Rows * blockBytes];

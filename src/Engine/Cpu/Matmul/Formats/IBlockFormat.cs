@@ -37,10 +37,10 @@ internal unsafe interface ICodes
     static abstract void Unpack(byte* packed, byte* groups, int groupStride);
 }
 
-/// <summary>How the scales of a panel lie: in units of one or eight blocks, as compact as in the file.</summary>
+/// <summary>How the scales of a panel lie: in units of one or several blocks, as compact as in the file.</summary>
 internal unsafe interface IScales
 {
-    /// <summary>Blocks of 32 inputs that a unit (and a block of the file) covers.</summary>
+    /// <summary>Blocks of 32 inputs that a unit covers.</summary>
     static abstract int BlocksPerUnit { get; }
 
     /// <summary>Bytes of a unit of 16 rows.</summary>
@@ -52,12 +52,16 @@ internal unsafe interface IScales
     /// <summary>A scale covers 16 inputs.</summary>
     static abstract bool HalfBlocks { get; }
 
-    /// <summary>Takes the scales of one row from a block of the file.</summary>
-    static abstract void Pack(byte* block, byte* unit, int row);
-
     /// <summary>
     /// Writes the scales of a unit as float32: per block [16] of scales, and <paramref name="second"/> floats further [16] of minima or of the
     /// scales of the second half; the next block follows <paramref name="stride"/> floats further.
     /// </summary>
     static abstract void Unpack(byte* unit, float* scales, int second, int stride);
+}
+
+/// <summary>Scales that a file has in its blocks, a unit in each.</summary>
+internal unsafe interface IFileScales : IScales
+{
+    /// <summary>Takes the scales of one row from a block of the file.</summary>
+    static abstract void Pack(byte* block, byte* unit, int row);
 }

@@ -6,7 +6,7 @@ using Engine.Cpu.Matmul.Kernels;
 namespace Engine.Cpu.Matmul.Formats;
 
 /// <summary>A float16 scale per block: d at the start of the file's block.</summary>
-internal unsafe struct BlockScales : IScales
+internal unsafe struct BlockScales : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows * 2;
@@ -20,7 +20,7 @@ internal unsafe struct BlockScales : IScales
 }
 
 /// <summary>A power of two per block, 2^(e − 127), e at the start of the file's block; unpacked to half of it (<see cref="MXFP4"/>).</summary>
-internal unsafe struct BlockPowers : IScales
+internal unsafe struct BlockPowers : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows;
@@ -43,7 +43,7 @@ internal unsafe struct BlockPowers : IScales
 }
 
 /// <summary>A float16 scale and minimum per block: d, m at the start of the file's block.</summary>
-internal unsafe struct BlockScalesAndMinima : IScales
+internal unsafe struct BlockScalesAndMinima : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows * 4;
@@ -68,7 +68,7 @@ internal unsafe struct BlockScalesAndMinima : IScales
 /// Q4_K and Q5_K: float16 d and dmin per 256 inputs, 6-bit scale s and minimum m per 32: weight = d·s·code − dmin·m. A unit is [16] d, [16] dmin,
 /// [8, 16] bytes of the low nibbles (m high, s low) and [4, 16] bytes of the upper bit pairs (s, m of an even block, s, m of the odd one).
 /// </summary>
-internal unsafe struct SuperBlockScalesAndMinima : IScales
+internal unsafe struct SuperBlockScalesAndMinima : IFileScales
 {
     private const int Nibbles = 4 * Panel.Rows, Pairs = Nibbles + 8 * Panel.Rows;
 
@@ -144,7 +144,7 @@ internal unsafe struct SuperBlockScalesAndMinima : IScales
 }
 
 /// <summary>Q6_K: a float16 d per 256 inputs and a signed 8-bit scale per 16. A unit is [16] d and [16, 16] scales.</summary>
-internal unsafe struct SuperBlockHalfScales : IScales
+internal unsafe struct SuperBlockHalfScales : IFileScales
 {
     private const int Signed = 2 * Panel.Rows;
     private const int FileScales = 192, FileD = 208;
