@@ -65,7 +65,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     private bool Assembled => instructions >= MatmulInstructions.Avx512Vnni;
 
     /// <summary>Bytes of the codes of a block of a panel.</summary>
-    protected static int CodeBytes => Panel.Rows * ActivationLayout.BlockInputs * TCodes.Bits / 8;
+    protected static int CodeBytes => BlockKernel.CodeBytes(TCodes.Bits, TCodes.Sparse);
 
     private static int ScaleVectors => TScales.HasMinimum || TScales.HalfBlocks ? 2 : 1;
 
@@ -133,9 +133,9 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     protected override int PanelsTogether(int tokens) => TilePanels;
 
     private BlockKernel DirectKernel(int tokens) =>
-        new(TCodes.Bits, TCodes.UnpackedBits, offsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.UnpackedBits != TCodes.Bits);
+        new(TCodes.Bits, TCodes.UnpackedBits, offsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.UnpackedBits != TCodes.Bits, TCodes.Sparse);
 
-    private BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, LooksUp = false };
+    private BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, LooksUp = false, Sparse = false };
 
     /// <summary>
     /// Few tokens: the kernel unpacks codes in registers as they come from memory. Where there is more than one tile of tokens, each chunk of the codes comes

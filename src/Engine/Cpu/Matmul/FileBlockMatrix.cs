@@ -21,7 +21,7 @@ internal sealed unsafe class FileBlockMatrix<TFormat, TCodes, TScales>(int rows,
         int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows);
         byte* read = stackalloc byte[UnitInputs];
         byte* gathered = stackalloc byte[Panel.Rows * UnitInputs];
-        new Span<byte>(gathered, Panel.Rows * UnitInputs).Clear();
+        new Span<byte>(gathered, Panel.Rows * UnitInputs).Fill((byte)(TFormat.OffsetShift == 0 ? 0 : 1 << TFormat.OffsetShift)); // Rows past the last.
         byte* first = (byte*)tensor.Address + source.Row(panel * Panel.Rows) * tensor.RowBytes;
         long rowStep = tensor.RowBytes * source.RowStep;
         for (int row = 0; row < rows; row++)

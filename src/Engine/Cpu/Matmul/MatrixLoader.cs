@@ -20,7 +20,7 @@ internal static unsafe class MatrixLoader
     {
         using WeightRows source = WeightRows.Open(part.Weight, part.Outputs, checkpoint);
         RequireShape(source, part.Outputs, inputs, checkpoint);
-        PackedMatrix matrix = Create(source.Tensor, part.Outputs, inputs, firstOutput, source.Transposed, checkpoint, activations);
+        PackedMatrix matrix = Create(source, part.Outputs, inputs, firstOutput, checkpoint, activations);
         try
         {
             matrix.Bias = part.Bias is null ? null : ReadVector(checkpoint, part.Bias, part.Outputs);
@@ -54,9 +54,16 @@ internal static unsafe class MatrixLoader
     }
 
     private static PackedMatrix Create(
-        TensorView tensor, int rows, int inputs, int firstOutput, bool transposed, Checkpoint checkpoint, ActivationPrecision activations) =>
-        (tensor.DType, transposed) switch
+        WeightRows source, int rows, int inputs, int firstOutput, Checkpoint checkpoint, ActivationPrecision activations)
+    {
+        TensorView tensor = source.Tensor;
+        bool transposed = source.Transposed;
+        return (tensor.DType, transposed) switch
         {
+            (DType.Q8_0, false) when SparseBlocks.Conform<Q8_0>(source, rows) =>
+                new FileBlockMatrix<Q8_0, SparseCodes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.Q4_0, false) when SparseBlocks.Conform<Q4_0>(source, rows) =>
+                new FileBlockMatrix<Q4_0, SparseCodes4, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q8_0, false) => new FileBlockMatrix<Q8_0, Codes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q4_0, false) => new FileBlockMatrix<Q4_0, Codes4, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q4_1, false) => new FileBlockMatrix<Q4_1, Codes4, BlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
@@ -72,6 +79,7 @@ internal static unsafe class MatrixLoader
             _ => throw new EngineException(
                 $"{tensor.DType}{(transposed ? " stored as [inputs, outputs]" : "")} cannot be multiplied on the CPU", checkpoint.Path, tensor.Name),
         };
+    }
 
     private static void Pack(PackedMatrix matrix, WeightRows source, ThreadTeam team)
     {

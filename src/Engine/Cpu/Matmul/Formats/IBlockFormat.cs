@@ -30,6 +30,9 @@ internal unsafe interface ICodes
     /// <summary>Bits of a code when it is unpacked; other than <see cref="Bits"/> where unpacking looks it up in <see cref="E2M1Table"/>.</summary>
     static abstract int UnpackedBits { get; }
 
+    /// <summary>Two codes of every four are packed, beside their places (<see cref="SparseGroups"/>).</summary>
+    static virtual bool Sparse => false;
+
     /// <summary>Packs the codes [16, 32] of a block.</summary>
     static abstract void Pack(byte* codes, byte* packed);
 

@@ -20,8 +20,9 @@ internal static class Panel
 /// <param name="Panels">Panels side by side, 1 or 2.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
 /// <param name="LooksUp">Stored codes of 4 bits are looked up in <see cref="Formats.E2M1Table"/>; those of a tile already were.</param>
+/// <param name="Sparse">Two codes of every four are stored, beside their places (<see cref="Formats.SparseGroups"/>).</param>
 internal readonly record struct BlockKernel(
-    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, bool LooksUp = false)
+    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, bool LooksUp = false, bool Sparse = false)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 8;
@@ -37,8 +38,13 @@ internal readonly record struct BlockKernel(
     public static TokenTiles Tiles(int tokens) => new(tokens, tokens <= MostDirectTokens ? MaxTokens : MaxPairTokens);
 
     /// <summary>Bytes of packed codes per block and panel.</summary>
-    public int BlockBytes => Panel.Rows * ActivationLayout.BlockInputs * Bits / 8;
+    public int BlockBytes => CodeBytes(Bits, Sparse);
 
     /// <summary>Vectors of 16 × float32 per block and panel: scale, and second scale or minimum.</summary>
     public int ScaleVectors => HasMinimum || HalfBlocks ? 2 : 1;
+
+    /// <summary>Bytes of a block of codes of a panel.</summary>
+    public static int CodeBytes(int bits, bool sparse) => sparse
+        ? Formats.SparseGroups.PlaceBytes + Formats.SparseGroups.Steps * Panel.GroupBytes * bits / 8
+        : Panel.Rows * ActivationLayout.BlockInputs * bits / 8;
 }

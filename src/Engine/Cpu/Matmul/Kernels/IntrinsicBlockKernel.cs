@@ -43,6 +43,12 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
     {
         switch (kernel.Bits)
         {
+            case 4 when kernel.Sparse:
+                SparseCodes4.Unpack(weights, unpacked, Panel.GroupBytes);
+                break;
+            case 8 when kernel.Sparse:
+                SparseCodes8.Unpack(weights, unpacked, Panel.GroupBytes);
+                break;
             case 4 when kernel.LooksUp:
                 CodesE2M1.Unpack(weights, unpacked, Panel.GroupBytes);
                 break;

@@ -45,6 +45,26 @@ internal sealed class KernelFrame
         Code.vpbroadcastd(register, r11d);
     }
 
+    /// <summary>Fills a register with a 64-bit constant, here and now.</summary>
+    public void Broadcast(AssemblerRegisterZMM register, ulong value)
+    {
+        Code.mov(r11, value);
+        Code.vpbroadcastq(register, r11);
+    }
+
+    /// <summary>Fills a register with 64 bytes, here and now; uses k1.</summary>
+    public void Fill(AssemblerRegisterZMM register, ReadOnlySpan<byte> bytes)
+    {
+        ReadOnlySpan<uint> words = MemoryMarshal.Cast<byte, uint>(bytes);
+        for (int i = 0; i < words.Length; i++)
+        {
+            Code.mov(r11d, 1u << i);
+            Code.kmovw(k1, r11d);
+            Code.mov(r11d, words[i]);
+            Code.vpbroadcastd(register.k1, r11d);
+        }
+    }
+
     /// <summary>Fills every 128-bit lane of a register with a table of 16 bytes, here and now; uses k1.</summary>
     public void BroadcastTable(AssemblerRegisterZMM register, ReadOnlySpan<byte> table)
     {

@@ -21,8 +21,8 @@ internal readonly unsafe struct KernelPointer
     /// <summary>The kernel of an instruction set; assembled on first use and kept.</summary>
     public static KernelPointer For(BlockKernel kernel, MatmulInstructions instructions) => instructions switch
     {
-        MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 => new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
-        MatmulInstructions.Avx512 => Managed(&IntrinsicBlockKernel<Avx512Lanes, Vector512<byte>>.Run),
+        MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 when !kernel.Sparse || MatmulInstructionSupport.ShiftsBits => new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
+        >= MatmulInstructions.Avx512 => Managed(&IntrinsicBlockKernel<Avx512Lanes, Vector512<byte>>.Run),
         MatmulInstructions.AvxVnni => Managed(&IntrinsicBlockKernel<AvxVnniLanes, Vector256<byte>>.Run),
         MatmulInstructions.Avx2 => Managed(&IntrinsicBlockKernel<Avx2Lanes, Vector256<byte>>.Run),
         MatmulInstructions.ArmDot => Managed(&IntrinsicBlockKernel<ArmDotLanes, Vector128<byte>>.Run),

@@ -48,6 +48,9 @@ internal static class MatmulInstructionSupport
         _ => throw new ArgumentOutOfRangeException(nameof(set)),
     };
 
+    /// <summary>512-bit VPMULTISHIFTQB (AVX-512 VBMI: CPUID leaf 7, ECX bit 1), which 2:4-sparse kernels are assembled with.</summary>
+    public static bool ShiftsBits { get; } = X86Base.IsSupported && Avx512BW.IsSupported && (X86Base.CpuId(7, 0).Ecx & (1 << 1)) != 0;
+
     /// <summary>AVX512_BF16 is CPUID leaf 7, subleaf 1, EAX bit 5; subleaf 0 says in EAX which subleaves there are.</summary>
     private static bool HasBf16() => X86Base.CpuId(7, 0).Eax >= 1 && (X86Base.CpuId(7, 1).Eax & (1 << 5)) != 0;
 

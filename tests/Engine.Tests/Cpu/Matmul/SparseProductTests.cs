@@ -1,0 +1,159 @@
+using Engine.Checkpoints;
+using Engine.Checkpoints.Codecs;
+using Engine.Cpu;
+using Engine.Cpu.Matmul;
+using Engine.Cpu.Matmul.Kernels;
+using Xunit;
+
+namespace Engine.Tests.Cpu.Matmul;
+
+/// <summary>
+/// Matrices of which every four neighbours have at most two that are not zero are packed without the others, and give the bits that they give dense. The dense
+/// twin is the same matrix with one row more, which does not conform.
+/// </summary>
+public sealed class SparseProductTests
+{
+    public static TheoryData<DType, string> FormatsAndInstructions
+    {
+        get
+        {
+            var data = new TheoryData<DType, string>();
+            foreach (DType format in (ReadOnlySpan<DType>)[DType.Q8_0, DType.Q4_0])
+            {
+                foreach (string instructions in Enum.GetNames<MatmulInstructions>())
+                {
+                    data.Add(format, instructions);
+                }
+            }
+            return data;
+        }
+    }
+
+    public static TheoryData<DType> Formats => [DType.Q8_0, DType.Q4_0];
+
+    [Theory]
+    [MemberData(nameof(FormatsAndInstructions))]
+    public void Sparse_products_have_the_bits_of_dense_ones(DType format, string instructionSet)
+    {
+        var instructions = Enum.Parse<MatmulInstructions>(instructionSet);
+        MatmulData.SkipUnlessSupported(instructions);
+        Random random = Seed.Fresh();
+        using var team = new ThreadTeam(2);
+        foreach ((int inputs, int outputs, int tokens) in new[]
+            { (32, 1, 1), (96, 288, 2), (64, 15, 3), (160, 17, 7), (32, 33, 8), (2560, 40, 9), (672, 18, 49), (352, 50, 65) })
+        {
+            byte[] bytes = Conforming(format, inputs, outputs, random);
+            using PackedLinear sparse = MatmulData.Load(format, inputs, outputs, bytes, team);
+            using PackedLinear dense = MatmulData.Load(format, inputs, outputs + 1, [.. bytes, .. Dense(format, inputs, random)], team);
+            Assert.True(sparse.Bytes < dense.Bytes, "nothing was left out");
+            sparse.Instructions = instructions;
+            dense.Instructions = instructions;
+            float[] input = MatmulData.RandomInput(inputs * tokens, random);
+            float[] expected = MatmulData.Multiply(dense, team, input, tokens), actual = MatmulData.Multiply(sparse, team, input, tokens);
+            for (int token = 0; token < tokens; token++)
+            {
+                MatmulData.AssertBits(
+                    expected.AsSpan(token * (outputs + 1), outputs), actual.AsSpan(token * outputs, outputs), $"[{outputs}, {inputs}], token {token} of {tokens}");
+            }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Formats))]
+    public void Rows_decode_to_the_values_of_the_file(DType format)
+    {
+        Random random = Seed.Fresh();
+        const int Inputs = 288, Outputs = 37;
+        using var team = new ThreadTeam(2);
+        byte[] bytes = Conforming(format, Inputs, Outputs, random);
+        using PackedLinear linear = MatmulData.Load(format, Inputs, Outputs, bytes, team);
+        var expected = new float[Inputs * Outputs];
+        Codec.For(format).Decode(bytes, expected);
+        var row = new float[Inputs];
+        for (int i = 0; i < Outputs; i++)
+        {
+            linear.DecodeRow(i, row);
+            Assert.Equal(expected[(i * Inputs)..((i + 1) * Inputs)], row);
+        }
+    }
+
+    [Theory]
+    [InlineData(DType.Q8_0, 10 * 16)]
+    [InlineData(DType.Q4_0, 6 * 16)]
+    public void A_block_takes_two_codes_of_four_and_a_mask(DType format, int codeBytesOfEightRows)
+    {
+        const int Inputs = 4096, Outputs = 64;
+        using var team = new ThreadTeam(1);
+        using PackedLinear linear = MatmulData.Load(format, Inputs, Outputs, Conforming(format, Inputs, Outputs, new Random(1)), team);
+        int codes = codeBytesOfEightRows * 2, scales = 16 * 2;
+        Assert.Equal((long)Outputs / 16 * (Inputs / 32) * (codes + scales), linear.Bytes);
+    }
+
+    [Theory]
+    [MemberData(nameof(Formats))]
+    public void One_group_of_three_makes_a_matrix_dense_and_zeros_alone_do_too(DType format)
+    {
+        Random random = Seed.Fresh();
+        const int Inputs = 64, Outputs = 48;
+        using var team = new ThreadTeam(1);
+        byte[] bytes = Conforming(format, Inputs, Outputs, random), zeros = Conforming(format, Inputs, Outputs, random, most: 0);
+        long sparse = Bytes(bytes);
+        int block = random.Next(bytes.Length / format.Info().BlockBytes), group = random.Next(8);
+        for (int i = 0; i < 3; i++)
+        {
+            SetCode(format, bytes.AsSpan(block * format.Info().BlockBytes), group * 4 + i, 3);
+        }
+
+        Assert.True(sparse < Bytes(bytes));
+        Assert.Equal(Bytes(bytes), Bytes(zeros));
+
+        long Bytes(byte[] weights)
+        {
+            using PackedLinear linear = MatmulData.Load(format, Inputs, Outputs, weights, team);
+            return linear.Bytes;
+        }
+    }
+
+    /// <summary>Random scales and codes; of every four neighbours <paramref name="most"/> or fewer are not zero.</summary>
+    private static byte[] Conforming(DType format, int inputs, int outputs, Random random, int most = 2)
+    {
+        byte[] bytes = MatmulData.RandomBytes(format, (long)inputs * outputs, random);
+        for (int block = 0; block < bytes.Length; block += format.Info().BlockBytes)
+        {
+            Span<byte> span = bytes.AsSpan(block, format.Info().BlockBytes);
+            for (int group = 0; group < 8; group++)
+            {
+                int kept = random.Next(8) == 0 ? random.Next(most + 1) : most;
+                int[] places = [0, 1, 2, 3];
+                random.Shuffle(places);
+                foreach (int place in places[kept..])
+                {
+                    SetCode(format, span, group * 4 + place, 0);
+                }
+            }
+        }
+        return bytes;
+    }
+
+    private static byte[] Dense(DType format, int inputs, Random random)
+    {
+        byte[] bytes = MatmulData.RandomBytes(format, inputs, random);
+        for (int i = 0; i < 3; i++)
+        {
+            SetCode(format, bytes, i, 1);
+        }
+        return bytes;
+    }
+
+    /// <summary>Sets the signed code of an element of a block.</summary>
+    private static void SetCode(DType format, Span<byte> block, int element, int code)
+    {
+        if (format == DType.Q8_0)
+        {
+            block[2 + element] = (byte)(sbyte)code;
+            return;
+        }
+        ref byte both = ref block[2 + element % 16];
+        both = element < 16 ? (byte)((both & 0xF0) | (code + 8)) : (byte)((both & 15) | ((code + 8) << 4));
+    }
+}
