@@ -73,6 +73,10 @@ internal static unsafe class MatrixLoader
             (DType.Q5_K, false) => new FileBlockMatrix<Q5_K, Codes5, SuperBlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q6_K, false) => new FileBlockMatrix<Q6_K, Codes6, SuperBlockHalfScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.MXFP4, false) => new FileBlockMatrix<MXFP4, CodesE2M1, BlockPowers>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.F16, false) when SparseFloatMatrix<Float16>.Conforms(source, rows, inputs) =>
+                new SparseFloatMatrix<Float16>(rows, inputs, false) { FirstOutput = firstOutput },
+            (DType.BF16, false) when SparseFloatMatrix<BFloat16>.Conforms(source, rows, inputs) =>
+                new SparseFloatMatrix<BFloat16>(rows, inputs, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },
             (DType.F32, _) => new FloatMatrix<Float32>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F16, _) => new FloatMatrix<Float16>(rows, inputs) { FirstOutput = firstOutput },
             (DType.BF16, _) => new FloatMatrix<BFloat16>(rows, inputs, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Codecs;
 using Engine.Cpu;
@@ -13,12 +14,14 @@ namespace Engine.Tests.Cpu.Matmul;
 /// </summary>
 public sealed class SparseProductTests
 {
+    private static readonly DType[] Types = [DType.Q8_0, DType.Q4_0, DType.BF16, DType.F16];
+
     public static TheoryData<DType, string> FormatsAndInstructions
     {
         get
         {
             var data = new TheoryData<DType, string>();
-            foreach (DType format in (ReadOnlySpan<DType>)[DType.Q8_0, DType.Q4_0])
+            foreach (DType format in Types)
             {
                 foreach (string instructions in Enum.GetNames<MatmulInstructions>())
                 {
@@ -29,7 +32,7 @@ public sealed class SparseProductTests
         }
     }
 
-    public static TheoryData<DType> Formats => [DType.Q8_0, DType.Q4_0];
+    public static TheoryData<DType> Formats => [.. Types];
 
     [Theory]
     [MemberData(nameof(FormatsAndInstructions))]
@@ -78,15 +81,16 @@ public sealed class SparseProductTests
     }
 
     [Theory]
-    [InlineData(DType.Q8_0, 10 * 16)]
-    [InlineData(DType.Q4_0, 6 * 16)]
-    public void A_block_takes_two_codes_of_four_and_a_mask(DType format, int codeBytesOfEightRows)
+    [InlineData(DType.Q8_0, 4 + 2 * 8, 2)]
+    [InlineData(DType.Q4_0, 4 + 2 * 4, 2)]
+    [InlineData(DType.BF16, 4 + 2 * 16, 0)]
+    [InlineData(DType.F16, 4 + 2 * 16, 0)]
+    public void A_group_takes_two_weights_of_four_and_a_nibble(DType format, int groupBits, int scaleBytes)
     {
         const int Inputs = 4096, Outputs = 64;
         using var team = new ThreadTeam(1);
         using PackedLinear linear = MatmulData.Load(format, Inputs, Outputs, Conforming(format, Inputs, Outputs, new Random(1)), team);
-        int codes = codeBytesOfEightRows * 2, scales = 16 * 2;
-        Assert.Equal((long)Outputs / 16 * (Inputs / 32) * (codes + scales), linear.Bytes);
+        Assert.Equal(Outputs * Inputs / 32L * (groupBits + scaleBytes), linear.Bytes); // 8 groups of so many bits are so many bytes.
     }
 
     [Theory]
@@ -98,10 +102,10 @@ public sealed class SparseProductTests
         using var team = new ThreadTeam(1);
         byte[] bytes = Conforming(format, Inputs, Outputs, random), zeros = Conforming(format, Inputs, Outputs, random, most: 0);
         long sparse = Bytes(bytes);
-        int block = random.Next(bytes.Length / format.Info().BlockBytes), group = random.Next(8);
+        int group = random.Next(Inputs * Outputs / 4);
         for (int i = 0; i < 3; i++)
         {
-            SetCode(format, bytes.AsSpan(block * format.Info().BlockBytes), group * 4 + i, 3);
+            SetCode(format, bytes, group * 4 + i, 3);
         }
 
         Assert.True(sparse < Bytes(bytes));
@@ -114,22 +118,18 @@ public sealed class SparseProductTests
         }
     }
 
-    /// <summary>Random scales and codes; of every four neighbours <paramref name="most"/> or fewer are not zero.</summary>
+    /// <summary>Random scales and codes; of every four neighbours <paramref name="most"/> or fewer are not zero, and zeros of floats have both signs.</summary>
     private static byte[] Conforming(DType format, int inputs, int outputs, Random random, int most = 2)
     {
         byte[] bytes = MatmulData.RandomBytes(format, (long)inputs * outputs, random);
-        for (int block = 0; block < bytes.Length; block += format.Info().BlockBytes)
+        for (int group = 0; group < inputs * outputs / 4; group++)
         {
-            Span<byte> span = bytes.AsSpan(block, format.Info().BlockBytes);
-            for (int group = 0; group < 8; group++)
+            int kept = random.Next(8) == 0 ? random.Next(most + 1) : most;
+            int[] places = [0, 1, 2, 3];
+            random.Shuffle(places);
+            foreach (int place in places[kept..])
             {
-                int kept = random.Next(8) == 0 ? random.Next(most + 1) : most;
-                int[] places = [0, 1, 2, 3];
-                random.Shuffle(places);
-                foreach (int place in places[kept..])
-                {
-                    SetCode(format, span, group * 4 + place, 0);
-                }
+                SetCode(format, bytes, group * 4 + place, format.IsFloat() && random.Next(2) == 0 ? 0x8000 : 0);
             }
         }
         return bytes;
@@ -145,15 +145,21 @@ public sealed class SparseProductTests
         return bytes;
     }
 
-    /// <summary>Sets the signed code of an element of a block.</summary>
-    private static void SetCode(DType format, Span<byte> block, int element, int code)
+    /// <summary>Sets the signed code of an element, or the bits of a float.</summary>
+    private static void SetCode(DType format, Span<byte> bytes, int element, int code)
     {
+        if (format.IsFloat())
+        {
+            MemoryMarshal.Cast<byte, ushort>(bytes)[element] = (ushort)code;
+            return;
+        }
+        Span<byte> block = bytes[(element / 32 * format.Info().BlockBytes)..];
         if (format == DType.Q8_0)
         {
-            block[2 + element] = (byte)(sbyte)code;
+            block[2 + element % 32] = (byte)(sbyte)code;
             return;
         }
         ref byte both = ref block[2 + element % 16];
-        both = element < 16 ? (byte)((both & 0xF0) | (code + 8)) : (byte)((both & 15) | ((code + 8) << 4));
+        both = element % 32 < 16 ? (byte)((both & 0xF0) | (code + 8)) : (byte)((both & 15) | ((code + 8) << 4));
     }
 }

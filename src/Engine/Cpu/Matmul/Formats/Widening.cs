@@ -67,9 +67,12 @@ internal static unsafe class HalfFloats
 
     /// <summary>Widens 16 values as <see cref="Widen(ushort*)"/> does 8.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector512<float> WidenAvx512(ushort* halves)
+    public static Vector512<float> WidenAvx512(ushort* halves) => FromBits(Avx512F.ConvertToVector512UInt32(Vector256.Load(halves)));
+
+    /// <summary>Widens 16 values, each the low half of a word.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<float> FromBits(Vector512<uint> bits)
     {
-        Vector512<uint> bits = Avx512F.ConvertToVector512UInt32(Vector256.Load(halves));
         Vector512<float> magnitude = ((bits & Vector512.Create(0x7FFFu)) << 13).AsSingle() * Vector512.Create(BiasCorrection).AsSingle();
         return (magnitude.AsUInt32() | ((bits & Vector512.Create(0x8000u)) << 16)).AsSingle();
     }
