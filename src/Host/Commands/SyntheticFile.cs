@@ -6,7 +6,7 @@ using Host.CommandLine;
 namespace Host.Commands;
 
 /// <summary>
-/// <c>bench --synthetic SHAPE[:FORMAT]</c>: random weights in the shape of a real model, as a GGUF or, for models that GGUF has no names for, as a
+/// <c>bench --synthetic SHAPE[:FORMAT[:2:4]]</c>: random weights in the shape of a real model, as a GGUF or, for models that GGUF has no names for, as a
 /// Hugging Face folder. The same arguments give the same files.
 /// </summary>
 internal static class SyntheticFile
@@ -15,17 +15,21 @@ internal static class SyntheticFile
 
     private static readonly DType[] FolderFormats = [DType.BF16, DType.F16, DType.F32];
 
+    private const string TwoOfFour = "2:4";
+
     /// <summary>The shapes, for help: those of files, then those of folders.</summary>
     public static string Shapes { get; } =
-        $"{Names(SyntheticShape.Presets.Keys)} (a GGUF; with :FORMAT), {Names(SyntheticFolderShape.Presets.Keys)} (a folder)";
+        $"{Names(SyntheticShape.Presets.Keys)} (a GGUF; with :FORMAT, and :{TwoOfFour} for two zeros in every four weights of the layers), {Names(SyntheticFolderShape.Presets.Keys)} (a folder)";
 
     public static int Write(string description, string path, bool asJson, CancellationToken cancellationToken)
     {
-        string[] parts = description.Split(':');
+        string[] parts = description.Split(':', 3);
         SyntheticResult result = parts switch
         {
             [{ } name, { } format] when SyntheticShape.Presets.TryGetValue(name, out SyntheticShape? shape) =>
                 WriteFile(name, shape, format, path, cancellationToken),
+            [{ } name, { } format, TwoOfFour] when SyntheticShape.Presets.TryGetValue(name, out SyntheticShape? shape) =>
+                WriteFile(name, shape with { TwoOfFour = true }, format, path, cancellationToken),
             [{ } name] when SyntheticFolderShape.Presets.TryGetValue(name, out SyntheticFolderShape? shape) =>
                 WriteFolder(name, shape, DType.BF16, path, cancellationToken),
             [{ } name, { } format] when SyntheticFolderShape.Presets.TryGetValue(name, out SyntheticFolderShape? shape) =>

@@ -35,6 +35,9 @@ public sealed record SyntheticShape(
     /// <summary>Experts that a token is sent to.</summary>
     public int ExpertsPerToken { get; init; }
 
+    /// <summary>Matrices of layers, experts among them, have two zeros in every four neighbours.</summary>
+    public bool TwoOfFour { get; init; }
+
     /// <summary>Shapes of real models: 0.5b is Qwen 2.5 0.5B, 1.2b is Llama 3.2 1B, olmoe is OLMoE 1B-7B with 8 of its 16
     /// layers, as an architecture that ik_llama.cpp reads too.</summary>
     public static FrozenDictionary<string, SyntheticShape> Presets { get; } = new Dictionary<string, SyntheticShape>
@@ -67,8 +70,8 @@ public static class SyntheticModel
         ArgumentOutOfRangeException.ThrowIfLessThan(shape.Vocabulary, 256 + 2 + SpecialTokens);
         var random = new SyntheticTensors(seed);
         var tensors = new List<TensorSource>();
-        void Matrix(string name, int rows, int columns) => tensors.Add(
-            random.Matrix(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns));
+        void Matrix(string name, int rows, int columns, bool ofLayer = true) => tensors.Add(
+            random.Matrix(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns, sparse: shape.TwoOfFour && ofLayer));
         void FeedForward(string name, int rows, int columns)
         {
             if (shape.Experts == 0)
@@ -78,12 +81,13 @@ public static class SyntheticModel
             }
             string stacked = name + "_exps.weight";
             DType dtype = recipe.For(stacked, [shape.Experts, rows, columns], shape.Layers, shape.Tied);
-            tensors.Add(random.Matrix(stacked, dtype, checked(shape.Experts * rows), columns) with { Shape = [shape.Experts, rows, columns] });
+            TensorSource rowsOfAll = random.Matrix(stacked, dtype, checked(shape.Experts * rows), columns, sparse: shape.TwoOfFour);
+            tensors.Add(rowsOfAll with { Shape = [shape.Experts, rows, columns] });
         }
         void Ones(string name, int width) => tensors.Add(SyntheticTensors.Constant(name, width, 1));
         void Bias(string name, int width) => tensors.Add(random.Bias(name, width));
 
-        Matrix("token_embd.weight", shape.Vocabulary, shape.Hidden);
+        Matrix("token_embd.weight", shape.Vocabulary, shape.Hidden, ofLayer: false);
         for (int layer = 0; layer < shape.Layers; layer++)
         {
             string prefix = string.Create(CultureInfo.InvariantCulture, $"blk.{layer}.");
@@ -110,7 +114,7 @@ public static class SyntheticModel
         }
         Ones("output_norm.weight", shape.Hidden);
         if (!shape.Tied)
-            Matrix("output.weight", shape.Vocabulary, shape.Hidden);
+            Matrix("output.weight", shape.Vocabulary, shape.Hidden, ofLayer: false);
         GgufWriter.Write(path, [.. Metadata(shape, recipe), .. Tokenizer(shape)], tensors, cancellationToken: cancellationToken);
     }
 

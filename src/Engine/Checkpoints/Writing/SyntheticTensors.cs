@@ -1,3 +1,4 @@
+using System.Numerics.Tensors;
 using Engine.Checkpoints.Codecs;
 
 namespace Engine.Checkpoints.Writing;
@@ -8,7 +9,7 @@ internal sealed class SyntheticTensors(int seed)
     // Rows are drawn from a small encoded tile per row length and type, so that gigabytes take seconds.
     private const int TileRows = 128;
 
-    private readonly Dictionary<(DType, int), byte[]> tiles = [];
+    private readonly Dictionary<(DType DType, int Columns, bool Sparse), byte[]> tiles = [];
 
     /// <summary>Changes a row that is about to be written: its number, and its bytes.</summary>
     public delegate void RowEdit(int row, Span<byte> stored);
@@ -23,12 +24,13 @@ internal sealed class SyntheticTensors(int seed)
     /// <param name="rows">Rows.</param>
     /// <param name="columns">Columns.</param>
     /// <param name="edit">Sees every row before it is written; null to leave them.</param>
-    public TensorSource Matrix(string name, DType dtype, int rows, int columns, RowEdit? edit = null) =>
+    /// <param name="sparse">Of every four neighbours the two smaller ones are zero.</param>
+    public TensorSource Matrix(string name, DType dtype, int rows, int columns, RowEdit? edit = null, bool sparse = false) =>
         new(name, dtype, [rows, columns], stream =>
         {
             int rowBytes = (int)dtype.RowBytes(columns);
-            if (!tiles.TryGetValue((dtype, columns), out byte[]? tile))
-                tiles.Add((dtype, columns), tile = Tile(dtype, columns));
+            if (!tiles.TryGetValue((dtype, columns, sparse), out byte[]? tile))
+                tiles.Add((dtype, columns, sparse), tile = Tile(dtype, columns, sparse));
             var random = new Random(SeedOf(name));
             byte[] edited = edit is null ? [] : new byte[rowBytes];
             for (int row = 0; row < rows; row++)
@@ -58,14 +60,34 @@ internal sealed class SyntheticTensors(int seed)
 
     private int SeedOf(string name) => name.Aggregate(seed, static (hash, character) => unchecked(hash * 31 + character));
 
-    private byte[] Tile(DType dtype, int columns)
+    private byte[] Tile(DType dtype, int columns, bool sparse)
     {
         int rowBytes = (int)dtype.RowBytes(columns);
         var tile = new byte[TileRows * rowBytes];
         float deviation = 1f / MathF.Sqrt(columns);
-        Parallel.For(0, TileRows, row => Codec.For(dtype).Encode(
-            Gaussian(new Random(unchecked(seed * 31 + row)), columns, deviation), tile.AsSpan(row * rowBytes, rowBytes)));
+        Parallel.For(0, TileRows, row =>
+        {
+            float[] values = Gaussian(new Random(unchecked(seed * 31 + row)), columns, deviation);
+            if (sparse)
+                KeepTwoOfFour(values);
+            Codec.For(dtype).Encode(values, tile.AsSpan(row * rowBytes, rowBytes));
+        });
         return tile;
+    }
+
+    private static void KeepTwoOfFour(Span<float> values)
+    {
+        Span<float> magnitudes = stackalloc float[4];
+        for (int start = 0; start + 4 <= values.Length; start += 4)
+        {
+            Span<float> group = values.Slice(start, 4);
+            TensorPrimitives.Abs(group, magnitudes);
+            for (int i = 0; i < 2; i++)
+            {
+                int least = TensorPrimitives.IndexOfMin(magnitudes);
+                (group[least], magnitudes[least]) = (0, float.PositiveInfinity);
+            }
+        }
     }
 
     private static float[] Gaussian(Random random, int count, float deviation)
