@@ -131,6 +131,19 @@ public sealed class ConverterTests : IDisposable
     }
 
     [Fact]
+    public void A_synthetic_model_can_have_two_zeros_in_every_four_weights()
+    {
+        var shape = new SyntheticShape("llama", 2, 128, 256, 4, 2, 32, 300, true, 10000f, 512) { TwoOfFour = true };
+        SyntheticModel.WriteGguf(folder.File("a.gguf"), shape, QuantizationRecipe.Named("Q8_0"), seed);
+        using Checkpoint model = CheckpointFile.Open(folder.File("a.gguf"));
+        foreach (string name in model.TensorNames.Where(name => model[name].Shape.Length == 2))
+        {
+            bool conforms = model[name].ToFloats().Chunk(4).All(static four => four.Count(static value => value == 0) >= 2);
+            Assert.Equal(name != "model.embed_tokens.weight", conforms);
+        }
+    }
+
+    [Fact]
     public void Gpt2_matrices_are_transposed_and_its_tokenizer_named()
     {
         var config = (JsonObject)JsonNode.Parse(

@@ -50,7 +50,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
             instructions = value;
             for (int tokens = 1; tokens <= BlockKernel.MaxTokens; tokens++)
             {
-                direct[tokens] = KernelPointer.For(DirectKernel(tokens), value);
+                direct[tokens] = KernelPointer.For(UnpacksScales(tokens) ? DirectKernel(tokens) with { Scales = TScales.Layout } : DirectKernel(tokens), value);
                 for (int panels = 1; panels <= TilePanels && (tokens <= BlockKernel.MaxPairTokens || !Assembled); panels++)
                 {
                     tiled[panels, tokens] = KernelPointer.For(TileKernel(panels, tokens), value);
@@ -68,6 +68,9 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     protected static int CodeBytes => BlockKernel.CodeBytes(TCodes.Bits, TCodes.Sparse);
 
     private static int ScaleVectors => TScales.HasMinimum || TScales.HalfBlocks ? 2 : 1;
+
+    /// <summary>Kernels for so many tokens read scales as they are packed.</summary>
+    private bool UnpacksScales(int tokens) => Assembled && tokens <= BlockKernel.MaxTokensUnpackingScales && TScales.Layout != ScaleLayout.Unpacked;
 
     /// <summary>Units of scales, the first thing in a panel; cleared.</summary>
     protected byte* ClearScales(int panel)
@@ -144,7 +147,8 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     [MethodImpl(MethodImplOptions.AggressiveOptimization)] // Optimised for the first token, not only after many.
     private void MultiplyDirect(in MultiplyJob job, TokenTiles tiles, int thread, int panel)
     {
-        int chunk = tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
+        bool unpacksScales = UnpacksScales(job.Tokens);
+        int chunk = unpacksScales ? blocks : tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
         float* scales = (float*)job.Team.ThreadScratch(thread, DirectChunk * 2 * Panel.GroupBytes);
         float* sums = stackalloc float[job.Tokens * Panel.Rows];
         new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
@@ -154,7 +158,14 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
         for (int block = 0; block < blocks; block += chunk)
         {
             int count = Math.Min(chunk, blocks - block);
-            UnpackScales(address, block, count, scales, 1, 0);
+            if (unpacksScales)
+            {
+                arguments.Scales = (float*)address;
+            }
+            else
+            {
+                UnpackScales(address, block, count, scales, 1, 0);
+            }
             arguments.Weights = address + codesOffset + block * (long)CodeBytes;
             arguments.Count = count;
             for (int tile = 0; tile < tiles.Count; tile++)

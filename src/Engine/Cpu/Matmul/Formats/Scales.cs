@@ -10,6 +10,7 @@ internal unsafe struct BlockScales : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows * 2;
+    public static ScaleLayout Layout => ScaleLayout.Blocks;
     public static bool HasMinimum => false;
     public static bool HalfBlocks => false;
 
@@ -47,6 +48,7 @@ internal unsafe struct BlockScalesAndMinima : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows * 4;
+    public static ScaleLayout Layout => ScaleLayout.BlocksAndMinima;
     public static bool HasMinimum => true;
     public static bool HalfBlocks => false;
 
@@ -70,10 +72,12 @@ internal unsafe struct BlockScalesAndMinima : IFileScales
 /// </summary>
 internal unsafe struct SuperBlockScalesAndMinima : IFileScales
 {
-    private const int Nibbles = 4 * Panel.Rows, Pairs = Nibbles + 8 * Panel.Rows;
+    /// <summary>Where in a unit the nibbles are, and the pairs of upper bits.</summary>
+    public const int Nibbles = 4 * Panel.Rows, Pairs = Nibbles + 8 * Panel.Rows;
 
     public static int BlocksPerUnit => 8;
     public static int UnitBytes => Pairs + 4 * Panel.Rows;
+    public static ScaleLayout Layout => ScaleLayout.SuperBlocksAndMinima;
     public static bool HasMinimum => true;
     public static bool HalfBlocks => false;
 
@@ -146,11 +150,14 @@ internal unsafe struct SuperBlockScalesAndMinima : IFileScales
 /// <summary>Q6_K: a float16 d per 256 inputs and a signed 8-bit scale per 16. A unit is [16] d and [16, 16] scales.</summary>
 internal unsafe struct SuperBlockHalfScales : IFileScales
 {
-    private const int Signed = 2 * Panel.Rows;
+    /// <summary>Where in a unit the scales are.</summary>
+    public const int Signed = 2 * Panel.Rows;
+
     private const int FileScales = 192, FileD = 208;
 
     public static int BlocksPerUnit => 8;
     public static int UnitBytes => Signed + 16 * Panel.Rows;
+    public static ScaleLayout Layout => ScaleLayout.SuperBlockHalves;
     public static bool HasMinimum => false;
     public static bool HalfBlocks => true;
 

@@ -10,6 +10,21 @@ internal static class Panel
     public const int GroupBytes = Rows * ActivationLayout.GroupInputs;
 }
 
+/// <summary>How the scales of a panel lie. Assembled kernels for one or two tokens read them as they are packed, on the way.</summary>
+internal enum ScaleLayout
+{
+    /// <summary>float32, per block [16] scales and [16] minima or scales of second halves, if any.</summary>
+    Unpacked,
+    /// <summary>As <see cref="Formats.BlockScales"/> has them.</summary>
+    Blocks,
+    /// <summary>As <see cref="Formats.BlockScalesAndMinima"/> has them.</summary>
+    BlocksAndMinima,
+    /// <summary>As <see cref="Formats.SuperBlockScalesAndMinima"/> has them.</summary>
+    SuperBlocksAndMinima,
+    /// <summary>As <see cref="Formats.SuperBlockHalfScales"/> has them.</summary>
+    SuperBlockHalves,
+}
+
 /// <summary>Which kernel for block formats. Whatever the variant, a row and token see the same operations in the same order:
 /// per block <c>acc = fma(float(Σ (code − offset) · x) · dx, scale, acc)</c>, then with a minimum <c>acc = fma(minimum, dx · Σ x, acc)</c>.</summary>
 /// <param name="Bits">Bits of a stored code: 4, 5, 6 as packed, or 8, which is also what tiles hold.</param>
@@ -20,9 +35,11 @@ internal static class Panel
 /// <param name="Panels">Panels side by side, 1 or 2.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
 /// <param name="LooksUp">Stored codes of 4 bits are looked up in <see cref="Formats.E2M1Table"/>; those of a tile already were.</param>
+/// <param name="Scales">How the scales lie that the kernel reads.</param>
 /// <param name="Sparse">Two codes of every four are stored, beside their places (<see cref="Formats.SparseGroups"/>).</param>
 internal readonly record struct BlockKernel(
-    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, bool LooksUp = false, bool Sparse = false)
+    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, bool LooksUp = false, bool Sparse = false,
+    ScaleLayout Scales = ScaleLayout.Unpacked)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 8;
@@ -33,6 +50,9 @@ internal readonly record struct BlockKernel(
     // Up to here codes are read where they lie: unpacking a tile waits for memory while nothing is multiplied, which 8 tokens pay with half their speed
     // and 64 do not notice.
     private const int MostDirectTokens = 48;
+
+    /// <summary>The most tokens whose kernel unpacks scales itself: beside more, unpacking them ahead costs little.</summary>
+    public const int MaxTokensUnpackingScales = 2;
 
     /// <summary>The tiles of so many tokens: those of few are for kernels that take one panel, of many for pairs of panels.</summary>
     public static TokenTiles Tiles(int tokens) => new(tokens, tokens <= MostDirectTokens ? MaxTokens : MaxPairTokens);
