@@ -32,9 +32,34 @@ public sealed partial class ReferenceBackend
     public ExpertSelection AllocateSelection(int capacity, int most) => new ReferenceSelection(capacity, most);
 
     /// <inheritdoc/>
+    public void Recur(RecurrentCell cell, Activations input, Activations hidden, Activations state)
+    {
+        int width = state.Width;
+        var fromInput = Check(input, cell.Gates() * width, state.Rows);
+        var fromState = Check(hidden, cell.Gates() * width, state.Rows);
+        var result = Check(state, width);
+        for (int row = 0; row < state.Rows; row++)
+        {
+            Span<double> u = fromInput.Row(row), v = fromState.Row(row), h = result.Row(row);
+            for (int i = 0; i < width; i++)
+            {
+                if (cell == RecurrentCell.Rnn)
+                {
+                    h[i] = Math.Tanh(u[i] + v[i]);
+                    continue;
+                }
+                double r = 1 / (1 + Math.Exp(-u[i] - v[i]));
+                double z = 1 / (1 + Math.Exp(-u[width + i] - v[width + i]));
+                double n = Math.Tanh(u[2 * width + i] + r * v[2 * width + i]);
+                h[i] = (1 - z) * n + z * h[i];
+            }
+        }
+    }
+
+    /// <inheritdoc/>
     public void SelectExperts(ExpertsPlan plan, Activations logits, int perToken, ExpertSelection selection)
     {
-        var source = Check(logits, plan.Router.Logits.Outputs);
+        var source = Check(logits, plan.Router.Outputs);
         var result = (ReferenceSelection)selection;
         CheckStepRows(logits);
         if (logits.Rows > result.Capacity || perToken < 1 || perToken > plan.Kept || perToken + plan.Shared.Length > result.Most)

@@ -442,6 +442,9 @@ public sealed partial class ReferenceBackend : IBackend
     }
 
     /// <inheritdoc/>
+    public void Clear(Activations activations) => Check(activations, activations.Width).Values.AsSpan(0, activations.Rows * activations.Width).Clear();
+
+    /// <inheritdoc/>
     public void Scale(Activations activations, float factor)
     {
         var values = Check(activations, activations.Width);

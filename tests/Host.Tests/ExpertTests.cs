@@ -172,6 +172,33 @@ public sealed class ExpertTests : IDisposable
     }
 
     [Fact]
+    public void RecurrentRoutersAreDescribedCountedAndRun()
+    {
+        const int State = 16;
+        MoeModel shape = new() { RouterState = State };
+        string path = shape.Write(folder, "model");
+        JsonElement plan = HostProcess.Run("inspect", "-m", path, "--no-scan", "--json").Json.GetProperty("plan"), experts = plan.GetProperty("experts");
+        Assert.Equal("llama_moe_rnn", plan.GetProperty("family").GetString());
+        JsonElement state = experts.GetProperty("router_state");
+        Assert.Equal(("Gru", State), (state.GetProperty("cell").GetString(), state.GetProperty("width").GetInt32()));
+        // Attention, norms and router of each layer, which reads the cell again; the head, a row of the embedding, the last norm.
+        int router = State * (MoeModel.Hidden + shape.Experts) + 6 * (State * State + State);
+        long layer = 4 * MoeModel.Hidden * MoeModel.Hidden + 2 * MoeModel.Hidden + router;
+        Assert.Equal(
+            sizeof(float) * (MoeModel.Layers * layer + MoeModel.Hidden * (MoeModel.Vocabulary + 2)), experts.GetProperty("dense_bytes_per_token").GetInt64());
+        Assert.Contains(
+            "routers: recurrent (gru), a state of 16 goes from layer to layer", HostProcess.Run("inspect", "-m", path, "--no-scan").Output, StringComparison.Ordinal);
+
+        JsonElement bench = HostProcess.Run("bench", "-m", path, "-t", "1", "-p", "4", "-n", "8", "-r", "1", "--json").Json;
+        Assert.Equal(
+            experts.GetProperty("dense_bytes_per_token").GetInt64(), bench.GetProperty("model").GetProperty("experts").GetProperty("dense_bytes_per_token").GetInt64());
+        Assert.Equal(MoeModel.Layers * 2, bench.GetProperty("runs")[0].GetProperty("experts_per_token").GetDouble());
+        string[] logits = ["logits", "-m", path, "--ids", "84,104,101", "-t", "1", "--json"];
+        Assert.NotEqual(HostProcess.Run(logits).Json.ToString(), HostProcess.Run([.. logits, "--experts-per-token", "1"]).Json.ToString());
+        Assert.NotEqual(HostProcess.Run(logits).Json.ToString(), HostProcess.Run([.. logits, "--quantize", "Q8_0"]).Json.ToString());
+    }
+
+    [Fact]
     public void ExpertsThatWereMergedOrDroppedOrAreUnequalAreDescribed()
     {
         using LanguageModel model = LanguageModel.Load(new MoeModel().Write(folder, "model"), new() { Threads = 1 });

@@ -3,7 +3,7 @@ using Engine.Checkpoints.Writing;
 
 namespace Host.Tests;
 
-/// <summary>A small random mixture of experts on disk, Mixtral or OLMoE by its names, with a tokenizer of bytes.</summary>
+/// <summary>A small random mixture of experts on disk, Mixtral, OLMoE or RMoE by its names, with a tokenizer of bytes.</summary>
 internal sealed record MoeModel
 {
     public const int Layers = 3, Hidden = 32, Vocabulary = 256;
@@ -17,6 +17,9 @@ internal sealed record MoeModel
 
     /// <summary>Weights are normalised (Mixtral), or not (OLMoE).</summary>
     public bool Normalised { get; init; } = true;
+
+    /// <summary>Width of the state of recurrent routers (RMoE, whose weights are normalised); null where routers have none.</summary>
+    public int? RouterState { get; init; }
 
     /// <summary>The router of this layer outputs zeros: ties go to the lowest index, so that always the first experts are chosen.</summary>
     public int? FixedLayer { get; init; }
@@ -43,7 +46,15 @@ internal sealed record MoeModel
             {
                 Ones($"{prefix}.{norm}.weight");
             }
-            Add($"{prefix}.{module}.gate.weight", layer == FixedLayer ? 0 : 0.5f, Experts, Hidden);
+            if (RouterState is { } width)
+            {
+                Add($"{prefix}.{module}.weight1", 0.5f, width, Hidden);
+                Add($"{prefix}.{module}.weight2", 0.5f, Experts, width);
+            }
+            else
+            {
+                Add($"{prefix}.{module}.gate.weight", layer == FixedLayer ? 0 : 0.5f, Experts, Hidden);
+            }
             for (int expert = 0; expert < Experts; expert++)
             {
                 string[] names = Normalised ? ["w1", "w3", "w2"] : ["gate_proj", "up_proj", "down_proj"];
@@ -52,12 +63,17 @@ internal sealed record MoeModel
                 Add($"{prefix}.{module}.experts.{expert}.{names[2]}.weight", 0.2f, Hidden, Width);
             }
         }
+        foreach (string gate in RouterState is null ? (string[])[] : ["ir", "iz", "in", "hr", "hz", "hn"])
+        {
+            Add($"model.rnn_router.weight_{gate}", 0.5f, RouterState!.Value, RouterState.Value);
+            tensors.Add(TensorSource.FromValues($"model.rnn_router.bias_{gate}", [RouterState.Value], new float[RouterState.Value]));
+        }
         Ones("model.norm.weight");
         Add("lm_head.weight", 0.2f, Vocabulary, Hidden);
         SafetensorsWriter.Write(Path.Combine(path, "model.safetensors"), tensors);
         JsonObject config = new()
         {
-            ["model_type"] = Normalised ? "mixtral" : "olmoe",
+            ["model_type"] = RouterState is not null ? "llama_moe_rnn" : Normalised ? "mixtral" : "olmoe",
             ["vocab_size"] = Vocabulary,
             ["hidden_size"] = Hidden,
             ["num_hidden_layers"] = Layers,
@@ -75,6 +91,12 @@ internal sealed record MoeModel
         if (!Normalised)
         {
             config["norm_topk_prob"] = false;
+        }
+        if (RouterState is not null)
+        {
+            config["moe_num_layers"] = Layers;
+            config["moe_router_type"] = "gru";
+            config["moe_router_rnn_hidden_size"] = RouterState;
         }
         File.WriteAllText(Path.Combine(path, "config.json"), config.ToJsonString());
         File.WriteAllText(Path.Combine(path, "tokenizer.json"), GoldenModel.ByteTokenizer(Vocabulary));

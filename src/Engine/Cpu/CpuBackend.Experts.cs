@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Engine.Checkpoints;
+using Engine.Cpu.Kernels;
 using Engine.Execution;
 using Engine.Plans;
 
@@ -41,11 +42,31 @@ internal sealed unsafe partial class CpuBackend
     public ExpertSelection AllocateSelection(int capacity, int most) => new CpuSelection(capacity, most);
 
     /// <inheritdoc/>
+    public void Recur(RecurrentCell cell, Activations input, Activations hidden, Activations state)
+    {
+        if (!kernels.Has(cell))
+        {
+            throw new EngineException($"unknown recurrent cell {cell}");
+        }
+        int rows = state.Rows;
+        long gates = (long)cell.Gates() * state.Width;
+        var work = new RecurrenceWork
+        {
+            Input = Rows(input, gates, rows),
+            Hidden = Rows(hidden, gates, rows),
+            State = Rows(state, state.Width, rows),
+            Rows = rows,
+            Width = state.Width,
+        };
+        Run(kernels.Recur(cell), &work, (long)rows * state.Width > SerialExponentials);
+    }
+
+    /// <inheritdoc/>
     public void SelectExperts(ExpertsPlan plan, Activations logits, int perToken, ExpertSelection selection)
     {
         CpuSelection chosen = Mine<CpuSelection>(selection);
         int rows = step.Rows.Count;
-        float* z = Rows(logits, plan.Router.Logits.Outputs, rows);
+        float* z = Rows(logits, plan.Router.Outputs, rows);
         if (rows > chosen.Capacity || perToken < 1 || perToken + plan.Shared.Length > chosen.Most)
         {
             throw new EngineException($"{perToken} experts for {rows} rows do not fit a selection [{chosen.Capacity}, {chosen.Most}]");
@@ -78,7 +99,7 @@ internal sealed unsafe partial class CpuBackend
     {
         ref SelectionWork work = ref Unsafe.AsRef<SelectionWork>(state);
         CpuSelection chosen = work.Selection;
-        (long first, long end) = Kernels.Share.Of(chosen.Rows, thread, threads);
+        (long first, long end) = Share.Of(chosen.Rows, thread, threads);
         for (long row = first; row < end; row++)
         {
             var slots = new Span<int>(chosen.Slots + row * chosen.Most, chosen.Most);

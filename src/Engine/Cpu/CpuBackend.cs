@@ -230,6 +230,16 @@ internal sealed unsafe partial class CpuBackend : IBackend
     }
 
     /// <inheritdoc/>
+    public void Clear(Activations activations)
+    {
+        float* rows = Rows(activations, activations.Width, activations.Rows);
+        for (int i = 0; i < activations.Rows; i++)
+        {
+            Row(rows, i, activations).Clear();
+        }
+    }
+
+    /// <inheritdoc/>
     public void Scale(Activations activations, float factor)
     {
         float* rows = Rows(activations, activations.Width, activations.Rows);

@@ -41,6 +41,10 @@ internal sealed class DepthLoop
         this.recursion = recursion;
         this.layers = layers;
         backend = arena.Backend;
+        if (plan.Experts().Any(static mixture => mixture.Router.Recurrence is not null))
+        {
+            throw new EngineException("the state of recurrent routers does not follow tokens that are routed to depths", item: "router");
+        }
         slotShifts = new int[recursion.Depths];
         writesKv = new bool[recursion.Depths];
         groups = ReadDepths(plan.Layers);

@@ -181,10 +181,16 @@ public interface IBackend : IDisposable
     void Activate(Activation activation, Activations input, Activations output, SwiGluClamp? clamp = null);
 
     /// <summary>
+    /// Takes a recurrent router's state a layer further, in place: from input = W·u + b and hidden = V·state + c, [rows, gates × width] each, to the next state
+    /// [rows, width]; see <see cref="RecurrentCell"/>.
+    /// </summary>
+    void Recur(RecurrentCell cell, Activations input, Activations hidden, Activations state);
+
+    /// <summary>
     /// Chooses experts for every selected row (<see cref="ExpertRouting.Select"/>) and notes their slots, each once per row, and behind them those of shared experts.
     /// </summary>
     /// <param name="plan">Router and map.</param>
-    /// <param name="logits">[rows, outputs of the router].</param>
+    /// <param name="logits">[rows, <see cref="RouterPlan.Outputs"/>].</param>
     /// <param name="perToken">Experts per row; 1 … <see cref="ExpertsPlan.Kept"/>.</param>
     /// <param name="selection">Overwritten; its rows are set.</param>
     void SelectExperts(ExpertsPlan plan, Activations logits, int perToken, ExpertSelection selection);
@@ -203,6 +209,9 @@ public interface IBackend : IDisposable
 
     /// <summary>output[rows[i]] += weights[i] · input[i]; no row is named twice.</summary>
     void ScatterAdd(Activations input, ReadOnlySpan<float> weights, ReadOnlySpan<int> rows, Activations output);
+
+    /// <summary>Every element becomes 0.</summary>
+    void Clear(Activations activations);
 
     /// <summary>Multiplies every element by a factor, in place.</summary>
     void Scale(Activations activations, float factor);

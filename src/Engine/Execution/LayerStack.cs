@@ -15,6 +15,7 @@ internal sealed class LayerStack
     private readonly Dictionary<AttentionPlan, AttentionWeights> attentions = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<FeedForwardPlan, FeedForwardWeights> feedForwards = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<ExpertsPlan, ExpertsWeights> experts = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<RecurrentCellPlan, RouterCell> cells = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<int, ExpertSelection> selections = [];
     private readonly int? expertsPerToken;
     private readonly Dictionary<RopePlan, DeviceWeights> ropes = new(ReferenceEqualityComparer.Instance);
@@ -81,8 +82,7 @@ internal sealed class LayerStack
 
     private void Mix(int index, ExpertsWeights mixture, Activations normed)
     {
-        Activations logits = arena.Scratch('g', mixture.Plan.Router.Logits.Outputs, normed.Rows);
-        backend.Multiply(mixture.Router, normed, logits);
+        Activations logits = mixture.Router.Logits(index, normed);
         backend.SelectExperts(mixture.Plan, logits, mixture.PerToken, mixture.Selection);
         if (ExpertObserver is { } observer)
         {
@@ -179,7 +179,7 @@ internal sealed class LayerStack
         return new Layer(
             block.Attention is null ? null : LoadAttention(block.Attention),
             block.FeedForward is null ? null : LoadFeedForward(block.FeedForward),
-            block.Experts is null ? null : LoadExperts(block.Experts),
+            block.Experts is null ? null : LoadExperts(block.Experts, index),
             LoadNorm(step.AttentionNorm),
             LoadNorm(step.FeedForwardNorm),
             LoadPrefixes(index, plan.Layers.KvSlots[step.KvSlot]));
@@ -233,7 +233,7 @@ internal sealed class LayerStack
         return weights;
     }
 
-    private ExpertsWeights LoadExperts(ExpertsPlan mixture)
+    private ExpertsWeights LoadExperts(ExpertsPlan mixture, int index)
     {
         if (!experts.TryGetValue(mixture, out ExpertsWeights? weights))
         {
@@ -242,11 +242,21 @@ internal sealed class LayerStack
             {
                 selections[most] = selection = arena.Own(backend.AllocateSelection(arena.MaxRows, most));
             }
-            arena.Scratch('g', mixture.Router.Logits.Outputs);
+            var router = new ExpertRouter(arena, mixture, mixture.Router.Recurrence is { } recurrence ? LoadCell(recurrence.Cell, index) : null);
             experts[mixture] = weights = new ExpertsWeights(
-                mixture, arena.Linear(mixture.Router.Logits), arena.Own(backend.LoadExperts(mixture, arena.Checkpoint)), selection, perToken);
+                mixture, router, arena.Own(backend.LoadExperts(mixture, arena.Checkpoint)), selection, perToken);
         }
         return weights;
+    }
+
+    /// <summary>Routers that share a cell share its state, which begins at the first of their steps.</summary>
+    private RouterCell LoadCell(RecurrentCellPlan plan, int index)
+    {
+        if (!cells.TryGetValue(plan, out RouterCell? cell))
+        {
+            cells[plan] = cell = new RouterCell(arena, plan, index);
+        }
+        return cell;
     }
 
     /// <summary>Layers that share a rotation share its table.</summary>
@@ -301,5 +311,5 @@ internal sealed class LayerStack
     private sealed record FeedForwardWeights(FeedForwardPlan Plan, DeviceWeights In, DeviceWeights Down);
 
     private sealed record ExpertsWeights(
-        ExpertsPlan Plan, DeviceWeights Router, DeviceWeights Slots, ExpertSelection Selection, int PerToken);
+        ExpertsPlan Plan, ExpertRouter Router, DeviceWeights Slots, ExpertSelection Selection, int PerToken);
 }

@@ -91,8 +91,17 @@ public enum ExpertWeight
 /// </summary>
 public sealed record RouterPlan
 {
-    /// <summary>hidden → [experts | gates of shared experts].</summary>
+    /// <summary>
+    /// hidden → [experts | gates of shared experts]; with a <see cref="Recurrence"/>, state → the same. It has no parts where nothing depends on logits:
+    /// <see cref="ExpertChoice.Random"/> with <see cref="ExpertWeight.One"/> and no gates.
+    /// </summary>
     public required LinearPlan Logits { get; init; }
+
+    /// <summary>Logits of a row.</summary>
+    public int Outputs => Logits.Parts.IsEmpty ? Experts : Logits.Outputs;
+
+    /// <summary>What <see cref="Logits"/> reads instead of the layer's input, or null.</summary>
+    public RecurrentRouterPlan? Recurrence { get; init; }
 
     /// <summary>Experts that there are logits for.</summary>
     public required int Experts { get; init; }

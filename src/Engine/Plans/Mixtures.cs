@@ -10,7 +10,10 @@ public static class Mixtures
         return plan.Layers.Steps.Select(step => plan.Layers.Blocks[step.Block].Experts).OfType<ExpertsPlan>();
     }
 
-    /// <summary>Experts that a token is sent to where so many are asked for at run time: a layer that has kept fewer takes those.</summary>
+    /// <summary>
+    /// Experts that a token is sent to where so many are asked for at run time: a layer that has kept fewer takes those. The router's other rules stay as they are,
+    /// its normalisation among them.
+    /// </summary>
     /// <param name="experts">The mixture.</param>
     /// <param name="asked">Experts asked for; null for the plan's number.</param>
     public static int PerToken(this ExpertsPlan experts, int? asked)

@@ -213,6 +213,12 @@ internal static class SharedWeights
         description.Add($"{plan.Router} {string.Join(' ', plan.Map)} {string.Join(' ', plan.Shared)}"); // arrays print as their types
         description.Add(string.Join(' ', plan.Router.SelectionBias));
         description.Add(plan.Router.Logits);
+        if (plan.Router.Recurrence is { } recurrence)
+        {
+            description.Add(recurrence.Projection);
+            description.Add(recurrence.Cell.Input);
+            description.Add(recurrence.Cell.Hidden);
+        }
         foreach (FeedForwardPlan slot in plan.Slots)
         {
             Describe(slot, description);

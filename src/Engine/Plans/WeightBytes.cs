@@ -28,6 +28,13 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
     /// <summary>A feed-forward; one of width 0 reads nothing.</summary>
     public long Of(FeedForwardPlan feedForward) => feedForward.Width == 0 ? 0 : Of(feedForward.In) + Of(feedForward.Down);
 
+    /// <summary>A router, with the cell that it shares with other layers where it is recurrent.</summary>
+    public long Of(RouterPlan router) =>
+        Of(router.Logits) + (router.Recurrence is { } recurrence ? Of(recurrence.Projection) + Of(recurrence.Cell) : 0);
+
+    /// <summary>The cell of recurrent routers.</summary>
+    public long Of(RecurrentCellPlan cell) => Of(cell.Input) + Of(cell.Hidden);
+
     /// <summary>All slots of a mixture, without its router.</summary>
     public long Of(ExpertsPlan experts) => experts.Slots.Sum(Of);
 
@@ -63,6 +70,7 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
         long experts = 0;
         long others = Of(plan.Head) + Of(plan.FinalNorm) + Share(plan.Embedding.Positions, long.MaxValue);
         others += plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor) ? 0 : Share(plan.Embedding.Tokens, long.MaxValue);
+        others += plan.Layers.Steps.SelectMany(static step => (NormPlan?[])[step.AttentionNorm, step.FeedForwardNorm]).Distinct().Sum(norm => Of(norm));
         HashSet<object> counted = new(ReferenceEqualityComparer.Instance);
         foreach (BlockPlan block in plan.Layers.Blocks)
         {
@@ -70,7 +78,8 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
             others += block.FeedForward is { } feedForward && counted.Add(feedForward) ? Of(feedForward) : 0;
             if (block.Experts is { } mixture && counted.Add(mixture))
             {
-                others += Of(mixture.Router.Logits);
+                others += Of(mixture.Router);
+                others -= mixture.Router.Recurrence is { } recurrence && !counted.Add(recurrence.Cell) ? Of(recurrence.Cell) : 0;
                 experts += Of(mixture);
             }
         }

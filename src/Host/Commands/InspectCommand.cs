@@ -147,6 +147,10 @@ internal sealed class InspectCommand
                 Console.Out.WriteLine(
                     $"experts: {experts.BytesPerToken / 1e6:F1} MB for a token of {experts.Bytes / 1e6:F1} MB in all; with everything else "
                     + $"{(experts.BytesPerToken + experts.DenseBytesPerToken) / 1e6:F1} MB for a token");
+                if (experts.RouterState is { } state)
+                {
+                    Console.Out.WriteLine($"routers: recurrent ({state.Cell.ToLowerInvariant()}), a state of {state.Width} goes from layer to layer");
+                }
                 Terminal.Out.Write(ExpertTable(experts.Layers));
             }
         }

@@ -123,15 +123,24 @@ internal sealed record RecursionDescription(int Depths, int Layers, string? Rout
 /// <param name="Bytes">All experts; those that layers share count once.</param>
 /// <param name="DenseBytesPerToken">Everything else that a token reads.</param>
 /// <param name="Layers">Layers with experts.</param>
-internal sealed record ExpertsDescription(long BytesPerToken, long Bytes, long DenseBytesPerToken, IReadOnlyList<LayerExperts> Layers)
+/// <param name="RouterState">The state that recurrent routers hand from layer to layer, or null.</param>
+internal sealed record ExpertsDescription(
+    long BytesPerToken, long Bytes, long DenseBytesPerToken, IReadOnlyList<LayerExperts> Layers, RouterStateDescription? RouterState)
 {
     public static ExpertsDescription Of(ModelPlan plan, WeightBytes sizes) => new(
         WeightTraffic.ExpertBytesPerToken(plan, sizes, null), sizes.Totals(plan).Experts, WeightTraffic.DenseBytesPerToken(plan, sizes),
         [
             .. plan.Layers.Steps.Index().Where(step => plan.Layers.Blocks[step.Item.Block].Experts is not null)
                 .Select(step => LayerExperts.Of(step.Index, plan.Layers.Blocks[step.Item.Block].Experts!, sizes)),
-        ]);
+        ],
+        plan.Experts().Select(static experts => experts.Router.Recurrence?.Cell).FirstOrDefault(static cell => cell is not null) is { } state
+            ? new RouterStateDescription(state.Kind.ToString(), state.Width) : null);
 }
+
+/// <summary>The state of recurrent routers.</summary>
+/// <param name="Cell">What makes the next layer's from it: <c>Gru</c> or <c>Rnn</c>.</param>
+/// <param name="Width">Its numbers for a token.</param>
+internal sealed record RouterStateDescription(string Cell, int Width);
 
 /// <summary>A layer's mixture of experts.</summary>
 /// <param name="Layer">Which layer, from 0.</param>

@@ -15,7 +15,7 @@ internal static class WeightTraffic
             bytes += sizes.Of(step.AttentionNorm) + sizes.Of(step.FeedForwardNorm);
             bytes += block.Attention is null ? 0 : sizes.Of(block.Attention);
             bytes += block.FeedForward is null ? 0 : sizes.Of(block.FeedForward);
-            bytes += block.Experts is null ? 0 : sizes.Of(block.Experts.Router.Logits);
+            bytes += block.Experts is null ? 0 : sizes.Of(block.Experts.Router);
         }
         return bytes;
     }

@@ -16,6 +16,8 @@ public sealed unsafe class VectorMathTests
         Silu,
         GeluTanh,
         Gelu,
+        Sigmoid,
+        Tanh,
     }
 
     [Theory]
@@ -76,6 +78,21 @@ public sealed unsafe class VectorMathTests
                 Assert.True(Math.Abs(outputs[i] - expected) <= tolerance,
                     $"seed {seed}: {function}({inputs[i]:R}) = {outputs[i]:R}, expected {expected:R}");
             }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Sets))]
+    public void Gates_of_cells_are_right_to_two_to_the_minus_21(InstructionSet set)
+    {
+        InstructionSets.Require(set);
+        int seed = Random.Shared.Next();
+        float[] inputs = Inputs(seed, -12, 12), sigmoid = Apply(set, Function.Sigmoid, inputs), tanh = Apply(set, Function.Tanh, inputs);
+        for (int i = 0; i < inputs.Length; i++)
+        {
+            double x = inputs[i];
+            Assert.True(Math.Abs(sigmoid[i] - 1 / (1 + Math.Exp(-x))) <= Math.Pow(2, -21), $"seed {seed}: sigmoid({x:R}) = {sigmoid[i]:R}");
+            Assert.True(Math.Abs(tanh[i] - Math.Tanh(x)) <= Math.Pow(2, -21), $"seed {seed}: tanh({x:R}) = {tanh[i]:R}");
         }
     }
 
@@ -166,7 +183,9 @@ public sealed unsafe class VectorMathTests
                 Function.Exp => VectorMath<TSimd, V>.Exp(x),
                 Function.Silu => VectorMath<TSimd, V>.Silu(x),
                 Function.GeluTanh => VectorMath<TSimd, V>.GeluTanh(x),
-                _ => VectorMath<TSimd, V>.Gelu(x),
+                Function.Gelu => VectorMath<TSimd, V>.Gelu(x),
+                Function.Sigmoid => VectorMath<TSimd, V>.Sigmoid(x),
+                _ => VectorMath<TSimd, V>.Tanh(x),
             }, lanes);
             outputs[i] = lanes[i % TSimd.Width];
         }

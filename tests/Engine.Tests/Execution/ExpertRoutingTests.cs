@@ -42,6 +42,9 @@ public sealed class ExpertRoutingTests
         ("SMoE-Dropout with another k", Router() with { PerToken = 9, Weight = ExpertWeight.SoftmaxOfChosen },
             static (o, z, r) => o.SoftmaxOfChosen(z, r.PerToken)),
         ("sqrt-softplus", Router() with { Score = ExpertScore.SqrtSoftplus, Normalize = true }, static (o, z, r) => o.SqrtSoftplus(z, r.PerToken)),
+        ("DiT-MoE", Router(), static (o, z, r) => o.Softmax(z, r.PerToken, norm: false)),
+        ("RMoE beside a shared expert", Router() with { Normalize = true, Scale = 0.7f },
+            static (o, z, r) => o.Scaled(o.Softmax(z, r.PerToken, norm: true), 0.7f)),
         ("weights of one", Router() with { Weight = ExpertWeight.One, Scale = 0.5f },
             static (o, z, r) => (o.Top(z, r.PerToken), [.. Enumerable.Repeat(0.5, r.PerToken)])),
     ];
@@ -369,6 +372,9 @@ internal sealed class RouterOracle
         double[] weights = [.. top.Select(i => p[i])];
         return (top, norm ? Normalized(weights) : weights);
     }
+
+    public (int[], double[]) Scaled((int[] Experts, double[] Weights) chosen, double factor) =>
+        (chosen.Experts, [.. chosen.Weights.Select(weight => weight * factor)]);
 
     public (int[], double[]) SoftmaxOfChosen(double[] z, int k)
     {

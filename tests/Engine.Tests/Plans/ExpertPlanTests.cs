@@ -290,7 +290,7 @@ public sealed class ExpertPlanTests
 
     /// <summary>The plan without its tensors.</summary>
     private static string Shape(ModelPlan plan) => string.Join('\n', plan.Layers.Blocks.Select(static block =>
-        $"{block.Experts!.Router with { Logits = null!, SelectionBias = [] }} {string.Join(' ', block.Experts.Slots.Select(static slot => $"{slot.Width}"))}"));
+        $"{block.Experts!.Router with { Logits = new LinearPlan(1, []), SelectionBias = [] }} {string.Join(' ', block.Experts.Slots.Select(static slot => $"{slot.Width}"))}"));
 
     /// <summary>The weights of every slot, in order.</summary>
     private static float[][] Weights(TinyModel model, ModelPlan plan)

@@ -158,7 +158,7 @@ public sealed class PlanTests
         Assert.Equal(
             [
                 "llama", "mistral", "qwen2", "qwen3", "gpt2", "parscale", "mor", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek",
-                "deepseek_v2", "deepseek_v3", "phimoe", "gpt_oss",
+                "deepseek_v2", "deepseek_v3", "phimoe", "gpt_oss", "llama_moe_rnn",
             ],
             ModelPlanReader.Families.Select(static family => family.Name));
         string[] types = [.. ModelPlanReader.Families.SelectMany(static family => family.ModelTypes)];

@@ -107,6 +107,26 @@ public sealed class QuantizedCheckpointTests
     }
 
     [Fact]
+    public void Recurrent_routers_stay_as_they_are_beside_experts_and_what_is_beside_them()
+    {
+        var model = Plans.Oracle.MoeModels.Make("llama_moe_rnn shared expert, bias, first layer dense", 1);
+        using var quantized = new QuantizedCheckpoint(model.ToCheckpoint(), QuantizationRecipe.Named("Q8_0"));
+        foreach (string name in quantized.TensorNames)
+        {
+            bool isMatrix = name.EndsWith("_proj.weight", StringComparison.Ordinal) || name.Contains(".experts.", StringComparison.Ordinal)
+                || name is "model.embed_tokens.weight" or "lm_head.weight";
+            DType expected = !isMatrix ? DType.F32 : quantized[name].Columns % 32 == 0 ? DType.Q8_0 : DType.F16;
+            Assert.True(expected == quantized.TypeOf(name), $"{name} is {quantized.TypeOf(name)}");
+        }
+        ModelPlan plan = ModelPlanReader.Read(quantized);
+        var sizes = new WeightBytes(quantized, tensor => quantized.TypeOf(tensor.Name));
+        (long experts, long others) = sizes.Totals(plan);
+        // The bias of a mixture is packed with each of its experts.
+        int biases = 2 * 5 * plan.HiddenSize * sizeof(float);
+        Assert.Equal(quantized.TensorNames.Sum(name => quantized[name].ByteLength) + biases, experts + others);
+    }
+
+    [Fact]
     public void Experts_that_are_stored_transposed_stay_as_they_are()
     {
         using var quantized = new QuantizedCheckpoint(

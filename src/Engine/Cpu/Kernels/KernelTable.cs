@@ -10,6 +10,7 @@ internal sealed unsafe class KernelTable
 {
     private readonly delegate*<void*, int, int, void>[] activations;
     private readonly delegate*<void*, int, int, void>[] attention;
+    private readonly delegate*<void*, int, int, void>[] cells;
 
     private KernelTable(
         delegate*<void*, int, int, void> normalize,
@@ -17,7 +18,8 @@ internal sealed unsafe class KernelTable
         delegate*<void*, int, int, void> merge,
         delegate*<void*, int, int, void> multiplyHeads,
         delegate*<void*, int, int, void>[] activations,
-        delegate*<void*, int, int, void>[] attention)
+        delegate*<void*, int, int, void>[] attention,
+        delegate*<void*, int, int, void>[] cells)
     {
         Normalize = normalize;
         Rotate = rotate;
@@ -25,6 +27,7 @@ internal sealed unsafe class KernelTable
         MultiplyHeads = multiplyHeads;
         this.activations = activations;
         this.attention = attention;
+        this.cells = cells;
     }
 
     /// <summary>Runs a <see cref="NormWork"/>.</summary>
@@ -47,6 +50,12 @@ internal sealed unsafe class KernelTable
 
     /// <summary>Runs an <see cref="ActivationWork"/>.</summary>
     public delegate*<void*, int, int, void> Activate(Activation activation) => activations[(int)activation];
+
+    /// <summary>As <see cref="Has(Activation)"/>.</summary>
+    public bool Has(RecurrentCell cell) => (uint)cell < (uint)cells.Length;
+
+    /// <summary>Runs a <see cref="RecurrenceWork"/>.</summary>
+    public delegate*<void*, int, int, void> Recur(RecurrentCell cell) => cells[(int)cell];
 
     /// <summary>Runs an <see cref="AttentionWork"/>.</summary>
     public delegate*<void*, int, int, void> Attend(KvFormat format) => attention[(int)format];
@@ -75,8 +84,11 @@ internal sealed unsafe class KernelTable
         attention[(int)KvFormat.F32] = &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Run;
         attention[(int)KvFormat.F16] = &AttentionKernel<TSimd, V, F16Tile, F16Tile>.Run;
         attention[(int)KvFormat.Q8_0] = &AttentionKernel<TSimd, V, Q8KeyTile, Q8ValueTile>.Run;
+        var cells = new delegate*<void*, int, int, void>[2];
+        cells[(int)RecurrentCell.Gru] = &RecurrenceKernel<TSimd, V, GruCell>.Run;
+        cells[(int)RecurrentCell.Rnn] = &RecurrenceKernel<TSimd, V, RnnCell>.Run;
         return new KernelTable(
             &NormKernel<TSimd, V>.Run, &RotateKernel<TSimd, V>.Run, &AttentionKernel<TSimd, V, F32Tile, F32Tile>.Merge,
-            &HeadProductKernel<TSimd, V>.Run, activations, attention);
+            &HeadProductKernel<TSimd, V>.Run, activations, attention, cells);
     }
 }

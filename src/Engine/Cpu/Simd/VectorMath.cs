@@ -46,6 +46,14 @@ internal static unsafe class VectorMath<TSimd, V>
         return TSimd.Divide(x, TSimd.Add(TSimd.Broadcast(1f), exponential));
     }
 
+    /// <summary>sigmoid(x).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Sigmoid(V x) => TimesSigmoid(TSimd.Broadcast(1f), x);
+
+    /// <summary>tanh(x) as 2 · sigmoid(2x) − 1: within 2⁻²¹, which is not its relative accuracy where it is small.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Tanh(V x) => TSimd.Subtract(TimesSigmoid(TSimd.Broadcast(2f), TSimd.Add(x, x)), TSimd.Broadcast(1f));
+
     /// <summary>x · sigmoid(x).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Silu(V x) => TimesSigmoid(x, x);

@@ -32,7 +32,8 @@ internal static class DeepSeekRouters
 
     /// <summary>
     /// Completes a router by <c>topk_method</c>. Softmax methods either normalise or scale, never both, which transformers' own port of V2 does not follow; the
-    /// sigmoid method does both. With one expert per token nothing is normalised.
+    /// sigmoid method does both. With one expert per token in the configuration nothing is normalised; another number at run time leaves normalised what was, so
+    /// that weights sum to what they did in training.
     /// </summary>
     /// <exception cref="EngineException">Groups do not fit the experts, or the method is not known.</exception>
     public static RouterPlan Read(RouterSource source, RouterPlan router, DeepSeekRouterDefaults defaults)

@@ -26,6 +26,9 @@ internal sealed record ExpertsTraits
     /// <summary>The key for the width of an expert, which matters only where no tensor tells it.</summary>
     public string WidthKey { get; init; } = "moe_intermediate_size";
 
+    /// <summary>The key for it where that one has no value, or null.</summary>
+    public string? OtherWidthKey { get; init; }
+
     /// <summary>Which layers are mixtures; given the configuration and the number of layers.</summary>
     public Func<ConfigReader, int, bool[]> Layers { get; init; } = static (_, layers) => [.. Enumerable.Repeat(true, layers)];
 
@@ -34,6 +37,12 @@ internal sealed record ExpertsTraits
 
     /// <summary>The router's logits have a bias.</summary>
     public bool RouterBias { get; init; }
+
+    /// <summary>The cell of recurrent routers (<see cref="RecurrentRouterReader"/>), or null where routers read the layer's input.</summary>
+    public Func<ConfigReader, RecurrentCell?> Cell { get; init; } = static _ => null;
+
+    /// <summary>The mixture has a <c>bias</c> [hidden] that is added to what its experts output together. It needs weights that sum to one.</summary>
+    public Func<ConfigReader, bool> OutputBias { get; init; } = static _ => false;
 
     /// <summary>Experts that are stored together are so as <see cref="InterleavedExperts"/> reads them.</summary>
     public bool Interleaved { get; init; }
@@ -47,9 +56,16 @@ internal sealed record ExpertsTraits
 
 /// <summary>A feed-forward that every token goes through besides those that the router chooses.</summary>
 /// <param name="Module">Its name inside the mixture.</param>
-/// <param name="Gate">The name of its gate inside the mixture, hidden → 1, or null where it counts in full.</param>
+/// <param name="Gate">The name of its gate inside the mixture, hidden → 1, or null where it counts <see cref="Weight"/>.</param>
 /// <param name="Width">Its width where no tensor tells it.</param>
-internal sealed record SharedExpertTraits(string Module, string? Gate, Func<int> Width);
+internal sealed record SharedExpertTraits(string Module, string? Gate, Func<int> Width)
+{
+    /// <summary>See <see cref="SharedExpert.Weight"/>.</summary>
+    public float Weight { get; init; } = 1f;
+
+    /// <summary>It stands beside the mixture, not in it: <see cref="Module"/> is its name inside the layer.</summary>
+    public bool IsBesideMixture { get; init; }
+}
 
 /// <summary>What a router is read from.</summary>
 /// <param name="Config">The configuration.</param>
@@ -74,6 +90,7 @@ internal sealed partial class ExpertsReader
     private readonly ConfigReader config;
     private readonly FeedForwardReader feedForwards;
     private readonly TensorCatalog tensors;
+    private readonly RecurrentRouterReader? recurrent;
     private readonly bool[] mixtures;
     private readonly int[] counts;
     private readonly int[] perToken;
@@ -91,7 +108,8 @@ internal sealed partial class ExpertsReader
         mixtures = traits.Layers(config, layers);
         counts = Needed(config.Alias([traits.CountKey, .. ExpertsTraits.CountKeys]));
         perToken = Needed(ExpertsTraits.PerTokenKey);
-        widths = config.CountPerLayer(traits.WidthKey, layers);
+        widths = config.CountPerLayer(traits.OtherWidthKey is { } other ? config.Alias(traits.WidthKey, other) : traits.WidthKey, layers);
+        recurrent = traits.Cell(config) is { } cell ? new RecurrentRouterReader(config, tensors, feedForwards.Hidden, cell) : null;
         foreach (string name in tensors.Checkpoint.TensorNames)
         {
             if (Expert().Match(name) is { Success: true } match
@@ -119,13 +137,14 @@ internal sealed partial class ExpertsReader
     public ExpertsPlan Read(string layerName, int layer)
     {
         string module = Module(layerName);
-        string router = First($"{module}.gate.weight", $"{module}.router.weight");
+        string router = recurrent is null ? First($"{module}.gate.weight", $"{module}.router.weight") : RecurrentRouterReader.Logits(module);
         // Without a router nothing tells how many experts there are; it alone is missed then, before anyone sees the plan.
         int experts = tensors.ShapeOf(router) is [<= ConfigReader.LargestCount and var rows, _] ? (int)rows : counts[layer];
-        string routerName = router[..^".weight".Length];
+        string routerName = recurrent is null ? router[..^".weight".Length] : router;
         WeightRef? bias = traits.RouterBias ? tensors.Vector(routerName + ".bias", experts) : null;
-        LinearPlan logits = new(feedForwards.Hidden, [new LinearPart(experts, tensors.Matrix(router, experts, feedForwards.Hidden), bias)]);
-        var plan = new RouterPlan { Logits = logits, Experts = experts, PerToken = perToken[layer] };
+        int inputs = recurrent?.Width ?? feedForwards.Hidden;
+        LinearPlan logits = new(inputs, [new LinearPart(experts, tensors.Matrix(router, experts, inputs), bias)]);
+        var plan = new RouterPlan { Logits = logits, Experts = experts, PerToken = perToken[layer], Recurrence = recurrent?.Read(module) };
         if (!tensors.Has(router))
         {
             return new ExpertsPlan { Router = plan, Slots = [], Map = [] };
@@ -136,10 +155,14 @@ internal sealed partial class ExpertsReader
                 ExpertsTraits.PerTokenKey, $"expected at most the {experts} experts of layer {layer}; found {perToken[layer]}");
         }
         List<FeedForwardPlan> slots = Experts(module, router, layer, experts);
+        if (traits.OutputBias(config))
+        {
+            AddBias($"{module}.bias", slots);
+        }
         ImmutableArray<SharedExpert> shared = [];
         if (traits.Shared(config) is { } besides)
         {
-            string name = $"{module}.{besides.Module}";
+            string name = besides.IsBesideMixture ? $"{layerName}.{besides.Module}" : $"{module}.{besides.Module}";
             slots.Add(feedForwards.Read(name, feedForwards.StoredWidth(name, FeedForwardNames.Usual) ?? besides.Width()));
             int? gate = null;
             if (besides.Gate is not null)
@@ -148,7 +171,7 @@ internal sealed partial class ExpertsReader
                 var row = new LinearPart(1, tensors.Matrix($"{module}.{besides.Gate}.weight", 1, feedForwards.Hidden));
                 logits = new LinearPlan(feedForwards.Hidden, logits.Parts.Add(row));
             }
-            shared = [new SharedExpert(experts, gate)];
+            shared = [new SharedExpert(experts, gate, besides.Weight)];
         }
         return new ExpertsPlan
         {
@@ -159,6 +182,23 @@ internal sealed partial class ExpertsReader
         };
     }
 
+    /// <summary>Weights that sum to one add a bias once where every expert has it.</summary>
+    private void AddBias(string name, List<FeedForwardPlan> slots)
+    {
+        WeightRef bias = tensors.Vector(name, feedForwards.Hidden);
+        for (int expert = 0; expert < slots.Count; expert++)
+        {
+            FeedForwardPlan slot = slots[expert];
+            LinearPart down = slot.Down.Parts[0];
+            if (slot.Width == 0 || down.Bias is not null)
+            {
+                string found = slot.Width == 0 ? "has no elements, and outputs nothing that it could be added to" : "has one of its own";
+                throw new EngineException($"the bias is added by every expert, and expert {expert} {found}", tensors.Checkpoint.Path, name);
+            }
+            slots[expert] = slot with { Down = new LinearPlan(slot.Width, [down with { Bias = bias }]) };
+        }
+    }
+
     /// <summary>The mixture's name: the family's own, unless the file has another family's (transformers 5 calls all of them <c>mlp</c>).</summary>
     private string Module(string layerName)
     {
@@ -166,7 +206,7 @@ internal sealed partial class ExpertsReader
         return !Exists(own) && Exists(other) ? other : own;
 
         bool Exists(string module) => tensors.Has($"{module}.gate.weight") || tensors.Has($"{module}.router.weight")
-            || numbersOf.ContainsKey(module) || HasAny($"{module}.experts", "gate_up_proj", "down_proj");
+            || tensors.Has(RecurrentRouterReader.Logits(module)) || numbersOf.ContainsKey(module) || HasAny($"{module}.experts", "gate_up_proj", "down_proj");
     }
 
     private List<FeedForwardPlan> Experts(string module, string router, int layer, int experts)

@@ -98,6 +98,7 @@ internal static class MoeModels
              "original_max_position_embeddings": 64}, "max_position_embeddings": 2560}
             """,
         ["deepseek_v2 normalised, biases"] = """{"norm_topk_prob": true, "attention_bias": true}""",
+        ["deepseek_v2 normalised, one expert"] = """{"norm_topk_prob": true, "num_experts_per_tok": 1}""",
         ["deepseek_v3"] = "{}",
         ["deepseek_v3 yarn, four groups"] = """
             {"n_group": 4, "topk_group": 2, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0,
@@ -136,8 +137,9 @@ internal static class MoeModels
     /// <param name="tokens">Tokens to draw.</param>
     /// <param name="change">Done to the model before anything is computed, or null.</param>
     /// <param name="expertsPerToken">Experts that a token is sent to, instead of the configuration's.</param>
+    /// <param name="order">The layers in the order in which they run; null for each once.</param>
     public static (TinyModel Model, int[] Tokens, double[][] Logits) Draw(
-        string name, int tokens, Action<TinyModel>? change = null, int? expertsPerToken = null)
+        string name, int tokens, Action<TinyModel>? change = null, int? expertsPerToken = null, int[]? order = null)
     {
         for (int attempt = 0; attempt < 500; attempt++)
         {
@@ -146,7 +148,7 @@ internal static class MoeModels
             change?.Invoke(model);
             int[] ids = model.Tokens(tokens);
             var oracle = new MoeOracle(model, expertsPerToken);
-            double[][] logits = oracle.Logits(ids);
+            double[][] logits = oracle.Logits(ids, order);
             if (oracle.Margin >= LeastMargin)
             {
                 TestContext.Current.TestOutputHelper?.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{model}, margin {oracle.Margin:0.0000}"));
@@ -233,6 +235,9 @@ internal static class MoeModels
         "llama_moe_rnn" => layer >= (int)config["num_hidden_layers"]! - (int)config["moe_num_layers"]!,
         _ => true,
     };
+
+    /// <summary>A model whose mixtures add a bias (RMoE's <c>add_moe_bias</c>).</summary>
+    public static bool HasBias(string name) => Models[name].Contains("\"add_moe_bias\": true", StringComparison.Ordinal);
 
     /// <summary>What the names of a mixture begin with, inside its layer.</summary>
     public static string Mixture(JsonObject config) =>

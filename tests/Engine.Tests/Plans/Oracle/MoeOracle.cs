@@ -22,13 +22,15 @@ internal sealed class MoeOracle(TinyModel model, int? expertsPerToken = null)
     public double Margin => router.Margin;
 
     /// <summary>Logits [position][token].</summary>
-    public double[][] Logits(int[] tokens)
+    /// <param name="tokens">The sequence.</param>
+    /// <param name="order">The layers in the order in which they run; null for each once.</param>
+    public double[][] Logits(int[] tokens, int[]? order = null)
     {
         int hidden = (int)config["hidden_size"]!;
         float[] embeddings = W("model.embed_tokens.weight")!;
         double[][] x = [.. tokens.Select(token => embeddings.Skip(token * hidden).Take(hidden).Select(static v => (double)v).ToArray())];
         states = new double[]?[tokens.Length];
-        for (int layer = 0; layer < (int)config["num_hidden_layers"]!; layer++)
+        foreach (int layer in order ?? Enumerable.Range(0, (int)config["num_hidden_layers"]!))
         {
             string name = $"model.layers.{layer}.";
             double[][] normed = [.. x.Select(row => Norm(row, name + "input_layernorm"))];

@@ -3,7 +3,10 @@ using static Engine.Tests.Plans.Oracle.OracleMath;
 
 namespace Engine.Tests.Plans.Oracle;
 
-/// <summary>The routers of the modeling files, in doubles: from logits to experts and weights.</summary>
+/// <summary>
+/// The routers of the modeling files, in doubles: from logits to experts and weights. DeepSeek's do not normalise the weight of a single expert where the
+/// configuration has one; a number at run time leaves normalised what was, so that weights sum to what they did in training.
+/// </summary>
 /// <param name="config">The model's config.json.</param>
 /// <param name="expertsPerToken">Experts that a token is sent to, instead of the configuration's.</param>
 internal sealed class RouterOracle(JsonObject config, int? expertsPerToken)
@@ -24,18 +27,18 @@ internal sealed class RouterOracle(JsonObject config, int? expertsPerToken)
             case "qwen2_moe" or "qwen3_moe" or "olmoe":
                 return Normalized(Softmax(z), Largest(z, All(z), k), 0, Norm);
             case "deepseek":
-                return Normalized(Softmax(z), Largest(z, All(z), k), 1e-20, Norm && k > 1);
+                return Normalized(Softmax(z), Largest(z, All(z), k), 1e-20, NormOfSeveral);
             case "deepseek_v2":
                 // A softmax keeps the order of its logits, and of the largest of groups of them.
                 bool limited = (string?)config["topk_method"] == "group_limited_greedy";
                 int[] candidates = limited ? Groups(z, static group => group.Max()) : All(z);
-                (int, double)[] v2 = Normalized(Softmax(z), Largest(z, candidates, k), 1e-20, Norm && k > 1);
-                return Norm && k > 1 ? v2 : Scaled(v2);
+                (int, double)[] v2 = Normalized(Softmax(z), Largest(z, candidates, k), 1e-20, NormOfSeveral);
+                return NormOfSeveral ? v2 : Scaled(v2);
             case "deepseek_v3":
                 double[] scores = [.. z.Select(Sigmoid)];
                 double[] biased = [.. scores.Select((s, e) => s + bias![e])];
                 int[] kept = Groups(biased, static group => group.OrderDescending().Take(2).Sum());
-                return Scaled(Normalized(scores, Largest(biased, kept, k), 1e-20, Norm && k > 1));
+                return Scaled(Normalized(scores, Largest(biased, kept, k), 1e-20, NormOfSeveral));
             case "phimoe":
                 return SparseMixer(z, config["router_jitter_noise"]!.GetValue<double>());
             case "gpt_oss":
@@ -50,6 +53,8 @@ internal sealed class RouterOracle(JsonObject config, int? expertsPerToken)
     public static double Sigmoid(double z) => 1 / (1 + Math.Exp(-z));
 
     private bool Norm => config["norm_topk_prob"]?.GetValue<bool>() == true;
+
+    private bool NormOfSeveral => Norm && (int)config["num_experts_per_tok"]! > 1;
 
     private static int[] All(double[] z) => [.. Enumerable.Range(0, z.Length)];
 
