@@ -125,7 +125,7 @@ public sealed class LanguageModel : IDisposable
         try
         {
             options.Validate();
-            ModelPlan plan = ModelPlanReader.Read(checkpoint);
+            ModelPlan plan = LongContext.Apply(ModelPlanReader.Read(checkpoint), options.ContextLength);
             plan = options.Layers is null ? plan : LayerOrder.Apply(plan, options.Layers);
             int contextLength = ContextLengthOf(plan, options, checkpoint);
             if (options.ExpertsPerToken is { } perToken)
@@ -285,7 +285,7 @@ public sealed class LanguageModel : IDisposable
         return context <= plan.ContextLength
             ? context
             : throw new EngineException(
-                $"expected at most {plan.ContextLength}, which the model was made for, found {context}", checkpoint.Path, "context length");
+                $"expected at most {plan.LongContextLength ?? plan.ContextLength}, which the model was made for, found {context}", checkpoint.Path, "context length");
     }
 
     /// <summary>A step must hold the streams of a token; with the official routing, a whole prompt.</summary>

@@ -19,7 +19,10 @@ public sealed record LanguageModelOptions
     /// </summary>
     public ActivationPrecision ActivationPrecision { get; init; }
 
-    /// <summary>The longest sequence in tokens, at most what the model was made for; null: that.</summary>
+    /// <summary>
+    /// The longest sequence in tokens, at most what the model was made for; null: that. A model with LongRoPE was made for two contexts: it is run with the
+    /// factors of the longer one where more than the shorter is asked for, for all sequences, however short; null is the shorter.
+    /// </summary>
     public int? ContextLength { get; init; }
 
     /// <summary>

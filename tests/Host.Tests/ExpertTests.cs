@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using Engine;
 using Engine.Plans;
 using Host.Inspection;
@@ -256,6 +257,75 @@ public sealed class ExpertTests : IDisposable
         JsonElement first = HostProcess.Run("inspect", "-m", model, "--routing", "--ids", ids, "--json", "--experts-per-token", "1", "-t", "1").Json;
         Assert.Equal(Text.Length, Golden.Ids(first.GetProperty("layers")[0].GetProperty("counts")).Sum());
         Assert.Equal(1, first.GetProperty("layers")[0].GetProperty("per_token").GetInt32());
+    }
+
+    /// <summary>Layers are counted as they run; the second of the model sends all tokens to its first two experts.</summary>
+    [Fact]
+    public void RoutingIsThatOfTheModelAsItIsRun()
+    {
+        string model = (new MoeModel() with { FixedLayer = 1 }).Write(folder, "model"), text = folder.Write("text.txt", Text);
+        JsonElement[] layers = Layers("--layers", "1,0,1");
+        Assert.Equal([0, 1, 2], layers.Select(static layer => layer.GetProperty("layer").GetInt32()));
+        int[] all = [Text.Length, Text.Length, 0, 0, 0, 0];
+        Assert.Equal([all, all], layers.Where(static layer => layer.GetProperty("layer").GetInt32() != 1).Select(Counts));
+        Assert.NotEqual(all, Counts(layers[1]));
+        // Pieces that the context holds begin anew: other keys are seen, so that other experts are chosen behind the first layer.
+        int[] whole = Counts(Layers()[2]), pieces = Counts(Layers("--context", "5")[2]), quantized = Counts(Layers("--quantize", "Q4_0")[2]);
+        Assert.Equal(2 * Text.Length, pieces.Sum());
+        Assert.NotEqual(whole, pieces);
+        Assert.NotEqual(whole, quantized);
+        HostProcess.Run("inspect", "-m", model, "--routing", text, "--context", "65", "--json").AssertFailed(1, "at most 64");
+        HostProcess.Run("inspect", "-m", model, "--context", "5", "--json").AssertFailed(2, "--context belongs to --routing");
+
+        JsonElement[] Layers(params string[] options) =>
+            [.. HostProcess.Run(["inspect", "-m", model, "--routing", text, "-t", "1", "--json", .. options]).Json.GetProperty("layers").EnumerateArray()];
+
+        static int[] Counts(JsonElement layer) => Golden.Ids(layer.GetProperty("counts"));
+    }
+
+    [Fact]
+    public void TheContextAskedForChoosesTheFactorsOfLongRope()
+    {
+        string model = new MoeModel().Write(folder, "model"), config = Path.Combine(model, "config.json");
+        JsonObject json = JsonNode.Parse(File.ReadAllText(config))!.AsObject();
+        json["rope_scaling"] = JsonNode.Parse("""
+            {"rope_type": "longrope", "short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 16}
+            """);
+        File.WriteAllText(config, json.ToJsonString());
+        JsonElement plan = HostProcess.Run("inspect", "-m", model, "--no-scan", "--json").Json.GetProperty("plan");
+        Assert.Equal((16, 64), (plan.GetProperty("context_length").GetInt32(), plan.GetProperty("long_context_length").GetInt32()));
+        string usual = Logits("1,2,3");
+        Assert.Equal(usual, Logits("1,2,3", "--context", "16"));
+        Assert.NotEqual(usual, Logits("1,2,3", "--context", "17"));
+        Assert.Equal(Logits("1,2,3", "--context", "17"), Logits("1,2,3", "--context", "64"));
+        string many = string.Join(',', Enumerable.Range(1, 20));
+        HostProcess.Run("logits", "-m", model, "--ids", many, "--json").AssertFailed(1, "16");
+        Assert.NotEmpty(Logits(many, "--context", "20"));
+
+        string Logits(string ids, params string[] options) =>
+            HostProcess.Run(["logits", "-m", model, "--ids", ids, "--json", .. options]).Json.GetProperty("prefill").GetRawText();
+    }
+
+    [Fact]
+    public void ABatchReportsWhatIsReadOfExperts()
+    {
+        MoeModel shape = new();
+        string[] arguments =
+        [
+            "bench", "-m", shape.Write(folder, "model"), "-m", GoldenModel.Path("parscale/dynamic/dyn_p1"), "--batch", "1,6", "--mean-length", "12", "-n", "30",
+            "-r", "1", "-t", "1",
+        ];
+        JsonElement[] rows = [.. HostProcess.Run([.. arguments, "--json"]).Json.GetProperty("rows").EnumerateArray()];
+        double alone = rows[0].GetProperty("experts_per_token").GetDouble(), together = rows[2].GetProperty("experts_per_token").GetDouble();
+        // Each token by itself reads two experts of every layer; tokens of a step share those that they have in common. The counters are read while the next
+        // step runs, which may have got through some of its layers.
+        double most = MoeModel.Layers * shape.PerToken, slack = 2 * most / 30;
+        Assert.Equal(most, alone, slack);
+        Assert.InRange(together, 1, most - 0.5);
+        Assert.Equal(alone * shape.ExpertBytes, rows[0].GetProperty("expert_bytes_per_token").GetDouble(), slack * shape.ExpertBytes);
+        Assert.Equal(together * shape.ExpertBytes, rows[2].GetProperty("expert_bytes_per_token").GetDouble(), slack * shape.ExpertBytes);
+        Assert.False(rows[1].TryGetProperty("experts_per_token", out _));
+        Assert.Equal(0, HostProcess.Run(arguments).ExitCode);
     }
 
     [Fact]

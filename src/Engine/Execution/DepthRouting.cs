@@ -12,7 +12,7 @@ public static class DepthRouting
     public static float Weight(DepthRouterPlan plan, float z) => plan.Score switch
     {
         RouterScore.None => z,
-        RouterScore.Sigmoid => plan.Alpha * Sigmoid(z),
+        RouterScore.Sigmoid => plan.Alpha * RouterMath.Sigmoid(z),
         RouterScore.Tanh => plan.Alpha * (float)Math.Tanh(z),
         _ => throw new EngineException($"{plan.Score} is no score of a single router output"),
     };
@@ -59,7 +59,11 @@ public static class DepthRouting
     {
         if (plan.Score == RouterScore.Softmax)
         {
-            Softmax(z, plan.Alpha);
+            RouterSoftmax softmax = RouterSoftmax.Over(z);
+            foreach (ref float value in z)
+            {
+                value = plan.Alpha * softmax.Of(value);
+            }
         }
         else
         {
@@ -78,24 +82,4 @@ public static class DepthRouting
 
     private static float Biased(DepthRouterPlan plan, ReadOnlySpan<float> weights, int depth) =>
         weights[depth] + (plan.SelectionBias.IsEmpty ? 0 : plan.SelectionBias[depth]);
-
-    private static void Softmax(Span<float> z, float factor)
-    {
-        float largest = z[0];
-        foreach (float value in z)
-        {
-            largest = Math.Max(largest, value);
-        }
-        double sum = 0;
-        foreach (float value in z)
-        {
-            sum += Math.Exp(value - largest);
-        }
-        foreach (ref float value in z)
-        {
-            value = factor * (float)(Math.Exp(value - largest) / sum);
-        }
-    }
-
-    private static float Sigmoid(float z) => (float)(1 / (1 + Math.Exp(-z)));
 }

@@ -30,7 +30,7 @@ public static class ExpertRouting
         }
         foreach (SharedExpert shared in plan.Shared)
         {
-            float weight = shared.Gate is int gate ? Sigmoid(logits[gate]) : shared.Weight;
+            float weight = shared.Gate is int gate ? RouterMath.Sigmoid(logits[gate]) : shared.Weight;
             count = Add(shared.Slot, weight, slots, weights, count);
         }
         return count;
@@ -235,26 +235,17 @@ public static class ExpertRouting
     /// <summary>What the chosen experts weigh, before normalisation.</summary>
     private static void Weigh(ExpertWeight weight, Scores scores, ReadOnlySpan<float> logits, ReadOnlySpan<int> experts, Span<float> weights)
     {
-        float largest = float.MinValue;
-        double sum = 0;
-        if (weight == ExpertWeight.SoftmaxOfChosen)
-        {
-            foreach (int expert in experts)
-            {
-                largest = Math.Max(largest, logits[expert]);
-            }
-            foreach (int expert in experts)
-            {
-                sum += Math.Exp(logits[expert] - largest);
-            }
-        }
         for (int i = 0; i < experts.Length; i++)
         {
-            float z = logits[experts[i]];
-            weights[i] = weight switch
+            weights[i] = logits[experts[i]];
+        }
+        RouterSoftmax ofChosen = weight == ExpertWeight.SoftmaxOfChosen ? RouterSoftmax.Over(weights) : default;
+        foreach (ref float z in weights)
+        {
+            z = weight switch
             {
                 ExpertWeight.Score => scores.Of(z),
-                ExpertWeight.SoftmaxOfChosen => (float)(Math.Exp(z - largest) / sum),
+                ExpertWeight.SoftmaxOfChosen => ofChosen.Of(z),
                 ExpertWeight.One => 1,
                 _ => throw new EngineException($"unknown weight {weight} of experts"),
             };
@@ -279,8 +270,6 @@ public static class ExpertRouting
     private static ArgumentException TooFew(ReadOnlySpan<int> experts) =>
         new($"{experts.Length} experts were asked for; fewer were kept", nameof(experts));
 
-    private static float Sigmoid(float z) => (float)(1 / (1 + Math.Exp(-z)));
-
     /// <summary>ln(1 + exp(z)). Where exp(−|z|) = e is small, ln(1 + e) is e: the sum would lose it.</summary>
     private static double Softplus(double z)
     {
@@ -298,31 +287,16 @@ public static class ExpertRouting
     }
 
     /// <summary>From logits to scores. Softmax is over the experts that were not dropped.</summary>
-    private readonly record struct Scores(ExpertScore Kind, float LargestLogit, double Sum)
+    private readonly record struct Scores(ExpertScore Kind, RouterSoftmax Softmax)
     {
-        public static Scores Over(ExpertScore kind, ReadOnlySpan<float> logits, ReadOnlySpan<int> map)
-        {
-            float largest = float.MinValue;
-            double sum = 0;
-            if (kind == ExpertScore.Softmax)
-            {
-                for (int i = 0; i < logits.Length; i++)
-                {
-                    largest = map[i] >= 0 ? Math.Max(largest, logits[i]) : largest;
-                }
-                for (int i = 0; i < logits.Length; i++)
-                {
-                    sum += map[i] >= 0 ? Math.Exp(logits[i] - largest) : 0;
-                }
-            }
-            return new Scores(kind, largest, sum);
-        }
+        public static Scores Over(ExpertScore kind, ReadOnlySpan<float> logits, ReadOnlySpan<int> map) =>
+            new(kind, kind == ExpertScore.Softmax ? RouterSoftmax.Over(logits, map) : default);
 
         public float Of(float z) => Kind switch
         {
             ExpertScore.Logit => z,
-            ExpertScore.Softmax => (float)(Math.Exp(z - LargestLogit) / Sum),
-            ExpertScore.Sigmoid => Sigmoid(z),
+            ExpertScore.Softmax => Softmax.Of(z),
+            ExpertScore.Sigmoid => RouterMath.Sigmoid(z),
             ExpertScore.SqrtSoftplus => (float)Math.Sqrt(Softplus(z)),
             _ => throw new EngineException($"unknown score {Kind} of experts"),
         };

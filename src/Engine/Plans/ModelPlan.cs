@@ -19,6 +19,9 @@ public sealed record ModelPlan
     /// <summary>The longest sequence in tokens that the model was made for.</summary>
     public required int ContextLength { get; init; }
 
+    /// <summary>The longest sequence with the rotations <see cref="RopePlan.Long"/> (<see cref="LongContext"/>); null where there are none.</summary>
+    public int? LongContextLength { get; init; }
+
     /// <summary>Token (and position) embedding.</summary>
     public required EmbeddingPlan Embedding { get; init; }
 
@@ -114,6 +117,12 @@ public enum RopePairing
 /// <param name="Magnitude">Factor on cosine and sine (YaRN's attention factor); 1 for most.</param>
 public sealed record RopePlan(RopePairing Pairing, ImmutableArray<double> InverseFrequencies, float Magnitude = 1f)
 {
+    /// <summary>
+    /// The rotation that stands in for this one where a model is run with a longer context than <see cref="ModelPlan.ContextLength"/> (Ding et al. 2024,
+    /// LongRoPE); null where there is none.
+    /// </summary>
+    public RopePlan? Long { get; init; }
+
     /// <summary>Elements of a head that are rotated.</summary>
     public int Dimensions => InverseFrequencies.Length * 2;
 }

@@ -259,9 +259,14 @@ internal static class SharedWeights
 
         public void Add(string text) => shape.Append(text).Append(';');
 
-        public void Add(RopePlan? rope) => Add(rope is null
-            ? "no rope"
-            : $"{rope.Pairing} {rope.Magnitude:R} {string.Join(' ', rope.InverseFrequencies)}");
+        public void Add(RopePlan? rope)
+        {
+            Add(rope is null ? "no rope" : $"{rope.Pairing} {rope.Magnitude:R} {string.Join(' ', rope.InverseFrequencies)}");
+            if (rope is not null)
+            {
+                Add(rope.Long);
+            }
+        }
 
         public void Add(LinearPlan linear)
         {

@@ -1,4 +1,5 @@
 using Engine;
+using Engine.Plans;
 using Host.CommandLine;
 using Host.Measuring;
 using Spectre.Console;
@@ -40,17 +41,24 @@ internal static class BatchBench
 
     private static void Print(BatchResult result)
     {
+        bool hasExperts = result.Rows.Any(static row => row.ExpertsPerToken is not null);
         Table table = new Table().AddColumns(
-            "model", "requests", "mean batch", "tokens/s", "× first", "tokens/CPU s", "× first", "mean depth", "layers/token", "KV B/token", "saved", "KV B/token by depth", "weights MB",
-            "KV MB");
+        [
+            "model", "requests", "mean batch", "tokens/s", "× first", "tokens/CPU s", "× first", "mean depth", "layers/token",
+            .. hasExperts ? ["experts/token", "expert MB/token"] : Array.Empty<string>(), "KV B/token", "saved", "KV B/token by depth", "weights MB", "KV MB",
+        ]);
         foreach (BatchRow row in result.Rows)
         {
+            string[] experts = hasExperts ? [$"{row.ExpertsPerToken:F1}", $"{row.ExpertBytesPerToken / 1e6:F1}"] : [];
             table.AddRow(
+            [
                 Markup.Escape(Terminal.Visible(Path.GetFileName(row.Path.TrimEnd('/')))), $"{row.Requests}", $"{row.MeanBatch:F1}",
                 $"{row.TokensPerSecond.Median:F1} ({row.TokensPerSecond.Min:F1} … {row.TokensPerSecond.Max:F1})", $"{row.Ratio.Median:F2}",
                 $"{row.TokensPerCpuSecond.Median:F1}", $"{row.CpuRatio.Median:F2}",
-                row.MeanDepth is { } depth ? $"{depth:F2}" : "", $"{row.LayersPerToken:F2}", $"{row.Kv.Stored:F0}", $"{row.Kv.Saved:P0}",
-                string.Join(", ", row.Kv.PerDepth.Select(static bytes => $"{bytes:F0}")), $"{row.WeightBytes / 1e6:F0}", $"{row.KvBytes / 1e6:F0}");
+                row.MeanDepth is { } depth ? $"{depth:F2}" : "", $"{row.LayersPerToken:F2}", .. experts, $"{row.Kv.Stored:F0}",
+                $"{row.Kv.Saved:P0}", string.Join(", ", row.Kv.PerDepth.Select(static bytes => $"{bytes:F0}")), $"{row.WeightBytes / 1e6:F0}",
+                $"{row.KvBytes / 1e6:F0}",
+            ]);
         }
         Terminal.Out.Write(table);
         Console.Out.WriteLine(
@@ -80,6 +88,10 @@ internal sealed record BatchResult(
 /// <param name="MeanDepth">Recursions of a token; absent where the model has none.</param>
 /// <param name="LayersPerToken">Layers run for a token.</param>
 /// <param name="Reached">Share of the tokens that went through each depth.</param>
+/// <param name="ExpertsPerToken">
+/// Experts read for a token, of all layers together, shared ones included: one that serves several tokens of a step is read once. Absent without experts.
+/// </param>
+/// <param name="ExpertBytesPerToken">Their bytes.</param>
 /// <param name="Kv">Keys and values of a token.</param>
 /// <param name="WeightBytes">Packed weights.</param>
 /// <param name="KvBytes">What all sequences together may hold.</param>
@@ -94,6 +106,8 @@ internal sealed record BatchRow(
     double? MeanDepth,
     double LayersPerToken,
     double[] Reached,
+    double? ExpertsPerToken,
+    double? ExpertBytesPerToken,
     KvPerToken Kv,
     long WeightBytes,
     long KvBytes)
@@ -101,6 +115,7 @@ internal sealed record BatchRow(
     public static BatchRow Of(LanguageModel model, int requests, BatchMeasurement[] measured, BatchMeasurement[] first)
     {
         double Mean(Func<BatchMeasurement, double> of) => measured.Average(of);
+        bool hasExperts = model.Plan.Experts().Any();
         double[] reached = [.. measured[0].Reached.Select((_, depth) => Mean(run => run.Reached[depth]))];
         return new BatchRow(
             model.Path, requests, Mean(static run => run.MeanBatch), Spread.Of(measured.Select(static run => run.TokensPerSecond)),
@@ -108,6 +123,7 @@ internal sealed record BatchRow(
             Spread.Of(measured.Select(static run => run.TokensPerCpuSecond)),
             ModelComparison.Ratio(measured, first, static run => run.TokensPerCpuSecond),
             model.Plan.Layers.Recursion?.Router is null ? null : reached.Sum(), Mean(static run => run.LayersPerToken), reached,
+            hasExperts ? Mean(static run => run.ExpertsPerToken) : null, hasExperts ? Mean(static run => run.ExpertBytesPerToken) : null,
             KvPerToken.Of(model, reached), model.WeightBytes, model.KvBytes);
     }
 }

@@ -131,7 +131,8 @@ internal sealed class InspectCommand
                 $"{plan.Layers} layers ({plan.DistinctBlocks} distinct), hidden {plan.HiddenSize}, "
                 + (plan.FeedForwardWidth is { } width ? $"feed-forward {width}, " : "")
                 + $"heads {plan.Heads}/{plan.KvHeads} × {plan.HeadDim}, vocabulary {plan.VocabularySize}"
-                + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}");
+                + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}"
+                + (plan.LongContextLength is { } extended ? $" (up to {extended} with --context)" : ""));
             if (plan.Recursion is { } recursion)
             {
                 string weights = recursion.SharedBlocks ? "the same weights" : "weights that are not all the same";

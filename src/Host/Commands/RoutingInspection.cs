@@ -23,11 +23,10 @@ internal sealed class RoutingInspection
     };
 
     private readonly Option<int[]?> ids = Options.Ids("--ids", "For --routing: token ids instead of a text.");
-    private readonly Option<int?> threads = Options.Threads();
-    private readonly ExpertOptionSet experts = new();
+    private readonly RunOptionSet run = new();
 
     /// <summary>The options.</summary>
-    public IReadOnlyList<Option> All => [text, ids, threads, .. experts.All];
+    public IReadOnlyList<Option> All => [text, ids, .. run.All];
 
     /// <summary>Whether it is asked for.</summary>
     /// <exception cref="UsageException">An option that belongs to it is given without it.</exception>
@@ -57,7 +56,7 @@ internal sealed class RoutingInspection
         {
             throw new UsageException($"{text.Name}: expected either a file or {ids.Name}, found {(file is null ? "neither" : "both")}");
         }
-        LanguageModelOptions options = experts.Apply(parse, new LanguageModelOptions { Threads = parse.GetValue(threads), KvFormat = KvFormat.F32 });
+        LanguageModelOptions options = run.Apply(parse, new LanguageModelOptions { KvFormat = KvFormat.F32 });
         UsageException.Check(options.Validate);
         if (output is not null)
         {
@@ -69,7 +68,7 @@ internal sealed class RoutingInspection
             throw new EngineException("the text is empty", file);
         }
         Action<ModelPlan, string>? needs = (plan, model) => ModelNeeds.Experts(plan, model, text.Name);
-        using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken, needs + experts.Needs(parse));
+        using LoadedModel loaded = LoadedModel.Load(path, options, cancellationToken, needs + run.Needs(parse));
         // A text is only text: what looks like a special token in it is none.
         int[] tokens = given ?? loaded.Model.Tokenizer.Encode(content!, parseSpecial: false);
         if (tokens.Length == 0)
@@ -77,6 +76,10 @@ internal sealed class RoutingInspection
             throw new EngineException("the text has no tokens", file);
         }
         RoutingRecorder recorder = new(loaded.Model.Plan);
+        if (!recorder.Layers.Any())
+        {
+            throw new EngineException("none of the layers that are run has experts", path, text.Name);
+        }
         loaded.Model.ExpertObserver = recorder;
         Feed(loaded.Model, tokens, options.MaxRowsPerStep, cancellationToken);
         RoutingResult result = RoutingResult.Of(loaded.Model, tokens.Length, recorder, options.ExpertsPerToken);

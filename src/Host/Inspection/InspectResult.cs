@@ -53,6 +53,7 @@ internal sealed record SparsityResult(long Zeros, double Fraction, long ZeroRows
 /// <param name="VocabularySize">Tokens.</param>
 /// <param name="HiddenSize">Width of the residual stream.</param>
 /// <param name="ContextLength">The longest sequence.</param>
+/// <param name="LongContextLength">The longest where <c>--context</c> asks for more than that, so that LongRoPE's long factors serve all; absent in most.</param>
 /// <param name="Layers">Applications of a block in a forward pass.</param>
 /// <param name="DistinctBlocks">Distinct sets of block weights; fewer than layers where blocks are shared.</param>
 /// <param name="KvSlots">Caches per sequence; fewer than layers where they are shared.</param>
@@ -69,6 +70,7 @@ internal sealed record PlanDescription(
     int VocabularySize,
     int HiddenSize,
     int ContextLength,
+    int? LongContextLength,
     int Layers,
     int DistinctBlocks,
     int KvSlots,
@@ -87,7 +89,7 @@ internal sealed record PlanDescription(
         AttentionPlan? attention = blocks.Select(static block => block.Attention).OfType<AttentionPlan>().FirstOrDefault();
         FeedForwardPlan? feedForward = blocks.Select(static block => block.FeedForward).OfType<FeedForwardPlan>().FirstOrDefault();
         return new PlanDescription(
-            plan.Family, plan.VocabularySize, plan.HiddenSize, plan.ContextLength,
+            plan.Family, plan.VocabularySize, plan.HiddenSize, plan.ContextLength, plan.LongContextLength,
             plan.Layers.Steps.Length, plan.Layers.Blocks.Length, plan.Layers.KvSlots.Length,
             attention?.Heads, attention?.KvHeads, attention?.HeadDim, feedForward?.Width,
             plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor),

@@ -29,8 +29,11 @@ internal sealed record BatchLoad(int Slots, int Tokens, int MeanLength, int Seed
 /// <param name="MeanBatch">Sequences in a forward pass.</param>
 /// <param name="LayersPerToken">Layers that were run for a token.</param>
 /// <param name="Reached">Share of the tokens that went through each depth; one entry of 1 in a model without depths.</param>
+/// <param name="ExpertsPerToken">Experts read over tokens, of all layers together: one that tokens of a step share is read once.</param>
+/// <param name="ExpertBytesPerToken">Their bytes over tokens.</param>
 internal sealed record BatchMeasurement(
-    double TokensPerSecond, double TokensPerCpuSecond, double MeanBatch, double LayersPerToken, double[] Reached);
+    double TokensPerSecond, double TokensPerCpuSecond, double MeanBatch, double LayersPerToken, double[] Reached, double ExpertsPerToken,
+    double ExpertBytesPerToken);
 
 /// <summary>
 /// Throughput of continuous batching through the public interface, as Bae et al. (2025, appendix E) have it: no prompt beyond one token, a queue of requests
@@ -154,6 +157,8 @@ internal sealed class ContinuousBatch
             load.Tokens / (endCpu - startCpu).TotalSeconds,
             (double)(after.SequenceSteps - before.SequenceSteps) / (after.Steps - before.Steps),
             (double)(after.RowsRun - before.RowsRun) / (after.Tokens - before.Tokens),
-            reached);
+            reached,
+            (double)(after.Experts.Slots - before.Experts.Slots) / (after.Tokens - before.Tokens),
+            (double)(after.Experts.Bytes - before.Experts.Bytes) / (after.Tokens - before.Tokens));
     }
 }

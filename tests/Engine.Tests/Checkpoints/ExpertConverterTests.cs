@@ -64,22 +64,14 @@ public sealed class ExpertConverterTests : IDisposable
         using MemoryCheckpoint source = model.ToCheckpoint();
         GgufConverter.Convert(source, folder.File("m.gguf"), QuantizationRecipe.Named("F32"));
         using GgufFile file = GgufFile.Open(folder.File("m.gguf"));
-        var old = new MemoryCheckpoint("old");
-        foreach ((string key, object value) in file.Metadata)
-        {
-            old.AddMetadata(key, value);
-        }
-        foreach (string name in file.TensorNames)
+        MemoryCheckpoint old = GgufCopy.Of(file, keep: static name => !name.Contains("_exps", StringComparison.Ordinal));
+        foreach (string name in file.TensorNames.Where(static name => name.Contains("_exps", StringComparison.Ordinal)))
         {
             TensorView tensor = file[name];
-            for (int expert = 0; name.Contains("_exps", StringComparison.Ordinal) && expert < Experts; expert++)
+            for (int expert = 0; expert < Experts; expert++)
             {
                 TensorView slice = tensor.SliceRows(expert * tensor.Shape[1], tensor.Shape[1]);
                 old.Add(name.Replace("_exps.", $".{expert}.", StringComparison.Ordinal), slice.DType, slice.Shape, slice.Bytes);
-            }
-            if (!name.Contains("_exps", StringComparison.Ordinal))
-            {
-                old.Add(name, tensor.DType, tensor.Shape, tensor.Bytes);
             }
         }
         using var vocabulary = new GgufVocabulary(old);
@@ -95,16 +87,8 @@ public sealed class ExpertConverterTests : IDisposable
         using MemoryCheckpoint source = Make("qwen3_moe", """{"norm_topk_prob": true}""").ToCheckpoint();
         GgufConverter.Convert(source, folder.File("m.gguf"), QuantizationRecipe.Named("F32"));
         using GgufFile file = GgufFile.Open(folder.File("m.gguf"));
-        var mixed = new MemoryCheckpoint("mixed");
-        foreach ((string key, object value) in file.Metadata)
-        {
-            mixed.AddMetadata(key, value);
-        }
-        foreach (string name in file.TensorNames.Where(static name =>
-            !name.StartsWith("blk.1.ffn_", StringComparison.Ordinal) || name == "blk.1.ffn_norm.weight"))
-        {
-            mixed.Add(name, file[name].DType, file[name].Shape, file[name].Bytes);
-        }
+        MemoryCheckpoint mixed = GgufCopy.Of(
+            file, keep: static name => !name.StartsWith("blk.1.ffn_", StringComparison.Ordinal) || name == "blk.1.ffn_norm.weight");
         mixed.Add("blk.1.ffn_gate.weight", [DenseWidth, Hidden], new float[DenseWidth * Hidden]);
         mixed.Add("blk.1.ffn_up.weight", [DenseWidth, Hidden], new float[DenseWidth * Hidden]);
         mixed.Add("blk.1.ffn_down.weight", [Hidden, DenseWidth], new float[DenseWidth * Hidden]);
@@ -121,16 +105,7 @@ public sealed class ExpertConverterTests : IDisposable
         using MemoryCheckpoint source = Make("qwen2_moe").ToCheckpoint();
         GgufConverter.Convert(source, folder.File("m.gguf"), QuantizationRecipe.Named("F32"));
         using GgufFile file = GgufFile.Open(folder.File("m.gguf"));
-        var changed = new MemoryCheckpoint("changed");
-        foreach ((string other, object kept) in file.Metadata.Where(pair => pair.Key != key))
-        {
-            changed.AddMetadata(other, kept);
-        }
-        if (value is not null)
-        {
-            changed.AddMetadata(key, value);
-        }
-        using var vocabulary = new GgufVocabulary(changed);
+        using var vocabulary = new GgufVocabulary(GgufCopy.Of(file, new Dictionary<string, object?> { [key] = value }));
         EngineException error = Assert.Throws<EngineException>(() => vocabulary.Config);
         Assert.Equal(key, error.Item);
         Assert.Contains(reason, error.Reason, StringComparison.Ordinal);

@@ -26,14 +26,79 @@ public sealed class GptOssGgufTests
         FamiliesAgainstOracleTests.AssertClose(expected, harness.Run(tokens, chunk: 5), FamiliesAgainstOracleTests.ReferenceTolerance, model);
     }
 
+    /// <summary>MXFP4 as it is published, and floats, in F32 and a quantized format.</summary>
+    [Theory]
+    [InlineData("gpt_oss", true, "Q8_0", DType.MXFP4)]
+    [InlineData("gpt_oss", false, "F32", DType.F32)]
+    [InlineData("gpt_oss other alpha, plain rope", true, "F32", DType.MXFP4)]
+    public void A_folder_is_converted(string name, bool encoded, string format, DType stored)
+    {
+        (TinyModel model, int[] tokens, double[][] expected) = MoeModels.Draw(name, 13, otherwise: """{"swiglu_alpha": 1.702}""");
+        if (encoded)
+        {
+            MoeLayouts.Encode(model);
+        }
+        using var folder = new TemporaryFolder();
+        using MemoryCheckpoint checkpoint = model.ToCheckpoint();
+        GgufConverter.Convert(checkpoint, folder.File("m.gguf"), QuantizationRecipe.Named(format));
+        using var harness = new ModelHarness(CheckpointFile.Open(folder.File("m.gguf")), new ReferenceBackend(), pageTokens: 4);
+        Assert.Equal(PlanShape.Of(ModelPlanReader.Read(checkpoint)), PlanShape.Of(harness.Plan));
+        using GgufFile file = GgufFile.Open(folder.File("m.gguf"));
+        Assert.Equal((stored, "[6, 32, 64]"), (file["blk.1.ffn_up_exps.weight"].DType, file["blk.1.ffn_up_exps.weight"].DescribeShape()));
+        Assert.Equal((stored, "[6, 64, 32]"), (file["blk.2.ffn_down_exps.weight"].DType, file["blk.2.ffn_down_exps.weight"].DescribeShape()));
+        // Keys that llama.cpp cannot do without.
+        Assert.Equal((32u, 5u), (file.Metadata["gpt-oss.expert_feed_forward_length"], file.Metadata["gpt-oss.attention.sliding_window"]));
+        Assert.Equal("[4]", file["blk.0.attn_sinks.weight"].DescribeShape());
+        Assert.Equal("[6, 64]", file["blk.0.ffn_down_exps.bias"].DescribeShape());
+        Assert.DoesNotContain(file.TensorNames, static tensor => tensor.StartsWith("model.", StringComparison.Ordinal));
+        if (format == "F32")
+        {
+            FamiliesAgainstOracleTests.AssertClose(expected, harness.Run(tokens, chunk: 5), FamiliesAgainstOracleTests.ReferenceTolerance, model);
+        }
+    }
+
+    [Theory]
+    [InlineData("""{"swiglu_limit": 6.0}""", "swiglu_limit")]
+    [InlineData("""{"swiglu_alpha": 1.5}""", "swiglu_alpha")]
+    [InlineData("""{"rope_theta": null}""", "rope_theta")]
+    [InlineData("""{"layer_types": ["full_attention", "full_attention", "sliding_attention"]}""", "layer_types")]
+    [InlineData("""{"rope_scaling": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 64}}""", "rope_scaling")]
+    [InlineData("""{"intermediate_size": 64}""", "model.layers.0.mlp.experts.gate_up_proj")]
+    public void What_gguf_has_no_place_for_is_refused(string differences, string item)
+    {
+        TinyModel model = MoeModels.Make("gpt_oss", 1);
+        MoeModels.Change(model.Config, differences);
+        Assert.Equal(item, Refuse(model).Item);
+    }
+
     [Fact]
-    public void A_folder_is_not_converted_to_something_else()
+    public void Codes_and_scales_that_do_not_fit_are_refused()
+    {
+        TinyModel model = MoeModels.Make("gpt_oss", 1);
+        MoeLayouts.Encode(model);
+        const string Scales = "model.layers.1.mlp.experts.down_proj_scales";
+        (long[] shape, byte[] values) = model.Codes[Scales];
+        values[5] = 255;
+        Assert.Equal((Scales, "the scale at row 5, column 0 is NaN"), (Refuse(model).Item, Refuse(model).Reason));
+        model.Codes[Scales] = ([shape[0], shape[1] / 2, 2 * shape[2]], values);
+        Assert.Contains("expected shape [6, 64, 1], found [6, 32, 2]", Refuse(model).Reason, StringComparison.Ordinal);
+        model.Codes.Remove(Scales);
+        Assert.Equal("model.layers.1.mlp.experts.down_proj_blocks", Refuse(model).Item);
+    }
+
+    /// <summary>As transformers has it: GptOssConfig's default.</summary>
+    [Fact]
+    public void A_folder_without_a_base_has_150000()
+    {
+        using MemoryCheckpoint checkpoint = MoeModels.Make("gpt_oss", 1, """{"rope_theta": null, "rope_scaling": null}""").ToCheckpoint();
+        Assert.Equal(Math.Pow(150000, -0.2), ModelPlanReader.Read(checkpoint).Layers.Blocks[0].Attention!.Rope!.InverseFrequencies[1], 1e-15);
+    }
+
+    private static EngineException Refuse(TinyModel model)
     {
         using var folder = new TemporaryFolder();
-        using MemoryCheckpoint checkpoint = MoeModels.Make("gpt_oss", 1).ToCheckpoint();
-        EngineException exception = Assert.Throws<EngineException>(() => GgufConverter.Convert(
-            checkpoint, Path.Combine(folder.Path, "model.gguf"), QuantizationRecipe.All.First()));
-        Assert.Contains("gpt_oss", exception.Message, StringComparison.Ordinal);
+        using MemoryCheckpoint checkpoint = model.ToCheckpoint();
+        return Assert.Throws<EngineException>(() => GgufConverter.Convert(checkpoint, folder.File("m.gguf"), QuantizationRecipe.Named("F32")));
     }
 
     private static Dictionary<string, object> Metadata() => new()

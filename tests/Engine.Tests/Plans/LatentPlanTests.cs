@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using Engine.Plans;
 using Engine.Tests.Plans.Oracle;
 
@@ -108,10 +107,7 @@ public sealed class LatentPlanTests
     public void A_configuration_is_refused(string differences, string item, string reason)
     {
         TinyModel model = Make("deepseek_v3");
-        foreach ((string key, JsonNode? value) in (JsonObject)JsonNode.Parse(differences)!)
-        {
-            model.Config[key] = value?.DeepClone();
-        }
+        MoeModels.Change(model.Config, differences);
         EngineException error = Assert.Throws<EngineException>(() => Read(model));
         Assert.Contains(reason, error.Message, StringComparison.Ordinal);
         Assert.True(item.Length == 0 || error.Item == item, error.Message);

@@ -52,7 +52,7 @@ public sealed class RopeFrequencyTests
         string factors = string.Join(", ", Enumerable.Range(0, HeadDim / 2).Select(static pair => $"{1 + pair}.5"));
         // As Phi-3.5-MoE: the magnitude is given.
         RopePlan given = Read($$"""
-            {"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "short_factor": [{{factors}}], "long_factor": [2],
+            {"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "short_factor": [{{factors}}], "long_factor": [{{factors}}],
              "short_mscale": 1.25, "long_mscale": 1.5, "original_max_position_embeddings": 4096} }
             """);
         Assert.Equal(1.25f, given.Magnitude);
@@ -63,7 +63,7 @@ public sealed class RopeFrequencyTests
         // As Phi-3: extended 32 times, so sqrt(1 + ln 32 / ln 4096) = sqrt(1 + 5 / 12).
         RopePlan derived = Read($$"""
             {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
-             "rope_scaling": {"type": "longrope", "short_factor": [{{factors}}], "long_factor": [2]} }
+             "rope_scaling": {"type": "longrope", "short_factor": [{{factors}}], "long_factor": [{{factors}}]} }
             """);
         Assert.Equal(Math.Sqrt(17.0 / 12), derived.Magnitude, 1e-6);
     }

@@ -12,11 +12,11 @@ namespace Engine.Checkpoints.Gguf;
 /// <param name="LayerPrefix">What stands for GGUF's <c>blk.</c>.</param>
 /// <param name="Names">Pairs (GGUF, Hugging Face) of modules outside the layers.</param>
 /// <param name="LayerNames">
-/// Pairs (GGUF, Hugging Face) of modules inside a layer; <c>*</c> stands for an expert's number. Of several pairs with the same GGUF name, the first is what a
-/// GGUF file is presented with.
+/// Pairs (GGUF, Hugging Face) of modules inside a layer, or of whole tensors where their last parts differ; <c>*</c> stands for an expert's number. Of several
+/// pairs with the same GGUF name, the first is what a GGUF file is presented with.
 /// </param>
 /// <param name="NormalizesExperts">llama.cpp divides the weights of experts by their sum; null where there are no experts, or the family has no choice.</param>
-/// <param name="IsWritten">Models in Hugging Face's layout are converted to this architecture.</param>
+/// <param name="Permutes">The rows of Hugging Face's q and k are brought to another order (formats.md §2.3).</param>
 internal sealed record GgufArchitecture(
     string Name,
     ImmutableArray<string> ModelTypes,
@@ -25,7 +25,7 @@ internal sealed record GgufArchitecture(
     ImmutableArray<(string Gguf, string Hf)> Names,
     ImmutableArray<(string Gguf, string Hf)> LayerNames,
     bool? NormalizesExperts = null,
-    bool IsWritten = true)
+    bool Permutes = false)
 {
     /// <summary>Elements (2i, 2i + 1) rotate together.</summary>
     public const string AdjacentPairs = "adjacent";
@@ -38,6 +38,9 @@ internal sealed record GgufArchitecture(
 
     /// <summary>The name of gpt-oss' architecture.</summary>
     public const string GptOss = "gpt-oss";
+
+    /// <summary>The name of DeepSeek-V2's and -V3's architecture.</summary>
+    public const string DeepSeek2 = "deepseek2";
 
     private const string GgufLayerPrefix = "blk.";
 
@@ -75,7 +78,28 @@ internal sealed record GgufArchitecture(
 
     // llama.cpp calls the second norm of this architecture by the name that others give to one behind attention.
     private static readonly ImmutableArray<(string, string)> gptOssNames =
-        [("post_attention_norm", "post_attention_layernorm"), ("attn_sinks", "self_attn.sinks"), ("ffn_gate_inp", "mlp.router")];
+        [("post_attention_norm", "post_attention_layernorm"), ("attn_sinks.weight", "self_attn.sinks"), ("ffn_gate_inp", "mlp.router")];
+
+    // Files of before 2025-04 have attn_kv_b; later ones have its two halves, the keys' transposed: [heads, kv_lora_rank, qk_nope_head_dim].
+    private static readonly ImmutableArray<(string, string)> latentNames =
+    [
+        ("attn_q_a", "self_attn.q_a_proj"),
+        ("attn_q_a_norm", "self_attn.q_a_layernorm"),
+        ("attn_q_b", "self_attn.q_b_proj"),
+        ("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"),
+        ("attn_kv_a_norm", "self_attn.kv_a_layernorm"),
+        ("attn_kv_b", "self_attn.kv_b_proj"),
+        ("attn_k_b", "self_attn.k_b_proj"),
+        ("attn_v_b", "self_attn.v_b_proj"),
+        ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias"),
+        // Layers that predict further tokens.
+        ("nextn.eh_proj", "eh_proj"),
+        ("nextn.embed_tokens", "embed_tokens"),
+        ("nextn.enorm", "enorm"),
+        ("nextn.hnorm", "hnorm"),
+        ("nextn.shared_head_head", "shared_head.head"),
+        ("nextn.shared_head_norm", "shared_head.norm"),
+    ];
 
     private static readonly ImmutableArray<(string, string)> mixtralNames =
     [
@@ -85,12 +109,12 @@ internal sealed record GgufArchitecture(
         ("ffn_down.*", "block_sparse_moe.experts.*.w2"),
     ];
 
-    /// <summary>All architectures whose names are known. GGUF permutes q and k of llama and deepseek alone (formats.md §2.3).</summary>
+    /// <summary>All architectures whose names are known.</summary>
     public static ImmutableArray<GgufArchitecture> All { get; } =
     [
         new(
             "llama", ["llama", "mistral", "mixtral"], AdjacentPairs, "model.layers.", llamaNames,
-            [.. llamaLayerNames, .. expertNames, .. mixtralNames], NormalizesExperts: true),
+            [.. llamaLayerNames, .. expertNames, .. mixtralNames], NormalizesExperts: true, Permutes: true),
         new("qwen2", ["qwen2"], HalfPairs, "model.layers.", llamaNames, llamaLayerNames),
         new("qwen3", ["qwen3"], HalfPairs, "model.layers.", llamaNames, llamaLayerNames),
         new(
@@ -101,8 +125,14 @@ internal sealed record GgufArchitecture(
         new("olmoe", ["olmoe"], HalfPairs, "model.layers.", llamaNames, [.. llamaLayerNames, .. expertNames], NormalizesExperts: false),
         new(
             "deepseek", ["deepseek"], AdjacentPairs, "model.layers.", llamaNames,
-            [.. llamaLayerNames, .. expertNames, .. SharedExpert("mlp.shared_experts")], NormalizesExperts: false),
-        new(GptOss, ["gpt_oss"], HalfPairs, "model.layers.", llamaNames, [.. gptOssNames, .. llamaLayerNames, .. expertNames], IsWritten: false),
+            [.. llamaLayerNames, .. expertNames, .. SharedExpert("mlp.shared_experts")], NormalizesExperts: false, Permutes: true),
+        new(
+            DeepSeek2, ["deepseek_v2", "deepseek_v3"], AdjacentPairs, "model.layers.", llamaNames,
+            [.. llamaLayerNames, .. latentNames, .. expertNames, .. SharedExpert("mlp.shared_experts")], NormalizesExperts: false),
+        new(
+            "phimoe", ["phimoe"], HalfPairs, "model.layers.", llamaNames,
+            [.. llamaLayerNames, .. expertNames, .. mixtralNames, ("ffn_gate_inp", "mlp.router")]),
+        new(GptOss, ["gpt_oss"], HalfPairs, "model.layers.", llamaNames, [.. gptOssNames, .. llamaLayerNames, .. expertNames]),
         new(
             "gpt2", ["gpt2"], null, "transformer.h.",
             [
@@ -137,14 +167,13 @@ internal sealed record GgufArchitecture(
         Func<(string Gguf, string Hf), string> from,
         Func<(string Gguf, string Hf), string> to)
     {
-        // A tensor is a module and a parameter: blk.3.attn_q + weight.
+        // A tensor is a module and a parameter: blk.3.attn_q + weight. A few are named as a whole.
         int parameterDot = tensor.LastIndexOf('.');
-        if (parameterDot < 0 || tensor[(parameterDot + 1)..] is not ("weight" or "bias"))
-            return null;
-        string module = tensor[..parameterDot], parameter = tensor[parameterDot..];
+        bool hasParameter = parameterDot >= 0 && tensor[(parameterDot + 1)..] is "weight" or "bias";
+        string parameter = hasParameter ? tensor[parameterDot..] : "", module = tensor[..^parameter.Length];
         foreach ((string Gguf, string Hf) pair in names)
         {
-            if (from(pair) == module)
+            if (hasParameter && from(pair) == module)
                 return to(pair) + parameter;
         }
 
@@ -162,8 +191,10 @@ internal sealed record GgufArchitecture(
         string pattern = string.Join('.', inLayer);
         foreach ((string Gguf, string Hf) pair in layerNames)
         {
-            if (from(pair) == pattern)
-                return string.Create(CultureInfo.InvariantCulture, $"{toPrefix}{layer}.{to(pair).Replace(AnyNumber, number)}{parameter}");
+            string name = from(pair);
+            string? ending = hasParameter && name == pattern ? parameter : name == pattern + parameter ? "" : null;
+            if (ending is not null)
+                return string.Create(CultureInfo.InvariantCulture, $"{toPrefix}{layer}.{to(pair).Replace(AnyNumber, number)}{ending}");
         }
         return null;
     }

@@ -4,7 +4,7 @@ using System.Text.Json.Nodes;
 namespace Engine.Checkpoints.Gguf;
 
 /// <summary>Makes the configuration that Hugging Face would have from GGUF metadata (formats.md §2.3).</summary>
-internal sealed class GgufConfig
+internal sealed partial class GgufConfig
 {
     /// <summary>Keys under the architecture's prefix that change the numbers and that no known architecture here uses, with the value that
     /// does nothing.</summary>
@@ -19,6 +19,8 @@ internal sealed class GgufConfig
 
     /// <summary><c>LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX_WEIGHT</c>: a softmax over the chosen, gpt-oss' own.</summary>
     private const long SoftmaxOfChosenGating = 3;
+
+    private const string GatingKey = "expert_gating_func";
 
     private readonly Checkpoint source;
     private readonly string prefix;
@@ -51,23 +53,28 @@ internal sealed class GgufConfig
     {
         long experts = Integer("expert_count") ?? 0;
         long? window = Integer("attention.sliding_window");
+        bool isLatent = architecture.Name == GgufArchitecture.DeepSeek2;
         // GGUF's llama stands for several families; what tells them apart is in the keys.
         config["model_type"] = architecture.Name == "llama" && experts > 0 ? "mixtral"
             : architecture.Name == "llama" && window > 0 ? "mistral"
             : architecture.ModelTypes[0];
         long hidden = Required("embedding_length"), layers = Required("block_count");
+        // Layers that predict further tokens follow those of the model.
+        if (isLatent && Integer("nextn_predict_layers") is > 0 and var ahead)
+        {
+            config["num_nextn_predict_layers"] = ahead;
+            layers -= ahead;
+        }
         JsonNode heads = PerLayer("attention.head_count", layers) ?? throw Missing("attention.head_count");
         config["hidden_size"] = hidden;
         config["num_hidden_layers"] = layers;
         config["num_attention_heads"] = heads;
         config["num_key_value_heads"] = PerLayer("attention.head_count_kv", layers) ?? heads.DeepClone();
         config["intermediate_size"] = PerLayer("feed_forward_length", layers) ?? throw Missing("feed_forward_length");
-        long headDim = HeadDim(hidden, heads);
-        config["head_dim"] = headDim;
         config["max_position_embeddings"] = Required("context_length");
         config["rms_norm_eps"] = Number("attention.layer_norm_rms_epsilon") ?? throw Missing("attention.layer_norm_rms_epsilon");
         config["hidden_act"] = "silu";
-        config["attention_bias"] = Has("blk.0.attn_q.bias");
+        config["attention_bias"] = Has(isLatent ? "blk.0.attn_kv_a_mqa.bias" : "blk.0.attn_q.bias");
         config["mlp_bias"] = Has("blk.0.ffn_up.bias") || Has("blk.0.ffn_up_exps.bias");
         if (window > 0)
         {
@@ -76,6 +83,16 @@ internal sealed class GgufConfig
         }
         if (experts > 0)
             BuildExperts(architecture, experts, layers);
+        if (isLatent)
+        {
+            BuildLatent();
+            if (experts > 0)
+                BuildDeepSeekRouter();
+            BuildRope(architecture, null, pairing);
+            return;
+        }
+        long headDim = HeadDim(hidden, heads);
+        config["head_dim"] = headDim;
         BuildRope(architecture, headDim, pairing);
     }
 
@@ -97,54 +114,15 @@ internal sealed class GgufConfig
         }
         if (Number("expert_weights_scale") is { } scale && scale != 0)
             config["routed_scaling_factor"] = scale;
-        const string gating = "expert_gating_func";
         long softmax = architecture.Name == GgufArchitecture.GptOss ? SoftmaxOfChosenGating : SoftmaxGating;
-        if (Integer(gating) is { } function && function != 0 && function != softmax)
-            throw new EngineException($"expected {softmax} (softmax), found {function}", source.Path, prefix + gating);
+        if (architecture.Name != GgufArchitecture.DeepSeek2 && Integer(GatingKey) is { } function && function != 0 && function != softmax)
+            throw new EngineException($"expected {softmax} (softmax), found {function}", source.Path, prefix + GatingKey);
         // Architectures of Qwen have no key for layers that are dense; a file that has such layers shows them.
         if (architecture.Name.StartsWith("qwen", StringComparison.Ordinal) && layers <= source.TensorNames.Count)
         {
             config["mlp_only_layers"] = new JsonArray([.. Enumerable.Range(0, (int)layers)
                 .Where(layer => !Has($"blk.{layer}.ffn_gate_inp.weight")).Select(static layer => JsonValue.Create(layer))]);
         }
-    }
-
-    private void BuildRope(GgufArchitecture architecture, long headDim, string pairing)
-    {
-        config["rope_theta"] = Number("rope.freq_base") ?? 10000.0;
-        config["rope_pairing"] = pairing;
-        if (Integer("rope.dimension_count") is { } rotated && rotated != headDim)
-            config["partial_rotary_factor"] = (double)rotated / headDim;
-        if (Has(GgufVocabulary.RopeFactorsTensor))
-            config["rope_factors_tensor"] = GgufVocabulary.RopeFactorsTensor;
-
-        string? type = source.Metadata.GetString(prefix + "rope.scaling.type", source.Path);
-        double? factor = Number("rope.scaling.factor");
-        if (type is null && Number("rope.scale_linear") is { } oldFactor)
-            (type, factor) = ("linear", oldFactor);
-        if (type is null or "none" || factor is null or 0)
-        {
-            if (type is not (null or "none"))
-                throw Missing("rope.scaling.factor");
-            return;
-        }
-        var scaling = new JsonObject { ["rope_type"] = type, ["factor"] = factor };
-        if (Integer("rope.scaling.original_context_length") is { } original)
-            scaling["original_max_position_embeddings"] = original;
-        if (type == "yarn")
-        {
-            // GGUF's factor multiplies YaRN's own 0.1·ln(factor) + 1 (Peng et al. 2023, §3.4); Hugging Face's replaces it.
-            if (Number("rope.scaling.attn_factor") is { } attention && attention != 1)
-                scaling["attention_factor"] = attention * (0.1 * Math.Log(factor.Value) + 1);
-            if (Number("rope.scaling.yarn_beta_fast") is { } fast)
-                scaling["beta_fast"] = fast;
-            if (Number("rope.scaling.yarn_beta_slow") is { } slow)
-                scaling["beta_slow"] = slow;
-            // The one family whose bounds are not rounded; GGUF has no key for it, and llama.cpp rounds them all the same.
-            if (architecture.Name == GgufArchitecture.GptOss)
-                scaling["truncate"] = false;
-        }
-        config["rope_scaling"] = scaling;
     }
 
     private void BuildGpt2(GgufArchitecture architecture)

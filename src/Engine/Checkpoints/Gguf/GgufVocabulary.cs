@@ -7,12 +7,13 @@ namespace Engine.Checkpoints.Gguf;
 /// Presents a GGUF model in Hugging Face's vocabulary, the only one that plan readers know: tensors are renamed (<c>blk.0.attn_q.weight</c>
 /// →
 /// <c>model.layers.0.self_attn.q_proj.weight</c>) and <see cref="Config"/> is made from the metadata. The data stays where and as it is, so
-/// three things differ from what Hugging Face would have; extension keys of the configuration state them:
+/// a few things differ from what Hugging Face would have; extension keys of the configuration state them:
 /// <list type="bullet">
-/// <item><c>rope_pairing</c>: <c>"adjacent"</c> where the rows of q and k are permuted for pairs (2i, 2i + 1) (architecture llama), else
-/// <c>"halves"</c>.</item>
+/// <item><c>rope_pairing</c>: <c>"adjacent"</c> where the rows of q and k are in an order for pairs (2i, 2i + 1) (architectures llama, deepseek, deepseek2),
+/// else <c>"halves"</c>.</item>
 /// <item><c>rope_factors_tensor</c>: the name of a tensor of divisors for the rotary frequencies (Llama 3's scaling), where there is
 /// one.</item>
+/// <item><c>rope_short_factors_tensor</c>, <c>rope_long_factors_tensor</c>: likewise for LongRoPE.</item>
 /// <item><c>conv1d_transposed</c>: <c>false</c> for gpt2, whose matrices GGUF stores as [outputs, inputs].</item>
 /// </list>
 /// An architecture that is not known keeps its raw names, with <c>model_type</c> set to it, so that the reader that refuses it can say its
@@ -22,6 +23,9 @@ public sealed class GgufVocabulary : Checkpoint
 {
     /// <summary>GGUF's name of Llama 3's frequency divisors; Hugging Face has no such tensor.</summary>
     internal const string RopeFactorsTensor = "rope_freqs.weight";
+
+    /// <summary>GGUF's names of LongRoPE's divisors within the original context and beyond it.</summary>
+    internal const string ShortFactorsTensor = "rope_factors_short.weight", LongFactorsTensor = "rope_factors_long.weight";
 
     internal const string ArchitectureKey = "general.architecture";
 

@@ -8,16 +8,20 @@ public static class GgufConverter
 {
     private const uint QuantizationVersion = 2;
 
+    /// <summary>What makes keys and values of a latent, which GGUF has apart.</summary>
+    private const string LatentUp = "kv_b_proj.weight";
+
     /// <summary>Tensors of Hugging Face folders that hold no weights: old files saved buffers that readers compute.</summary>
     private static readonly string[] buffers = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
 
     /// <summary>Converts a checkpoint.</summary>
     /// <param name="source">
     /// A GGUF model (its metadata is kept and its tensors stored anew), or one in Hugging Face's vocabulary of a family in which GGUF's
-    /// names are known: llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, olmoe, deepseek, gpt2.
+    /// names are known: llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, olmoe, deepseek,
+    /// deepseek_v2, deepseek_v3, phimoe, gpt_oss, gpt2.
     /// </param>
     /// <param name="path">The file; replaced if it exists.</param>
-    /// <param name="recipe">What each tensor is stored as.</param>
+    /// <param name="recipe">What each tensor is stored as; experts that a folder has in MXFP4 (gpt-oss) stay what they are.</param>
     /// <param name="cancellationToken">Ends the conversion; nothing is left behind.</param>
     /// <exception cref="EngineException">The family, a tensor or the tokenizer cannot be expressed in GGUF, or a value is not
     /// finite.</exception>
@@ -49,31 +53,41 @@ public static class GgufConverter
     private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
         var config = new HfConfig(source);
-        GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.IsWritten && known.ModelTypes.Contains(config.ModelType))
+        GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.ModelTypes.Contains(config.ModelType))
             ?? throw new EngineException($"GGUF's names for the family {config.ModelType} are not known here", source.Path, "model_type");
         var tensors = new List<TensorSource>();
         var stacks = new ExpertStacks(source.Path, config.Experts ?? 0, config.Experts is null ? 0 : config.ExpertWidth);
+        InterleavedStacks? interleaved = architecture.Name == GgufArchitecture.GptOss
+            ? new InterleavedStacks(source.Path, config.Experts ?? 0, config.HiddenSize, config.ExpertWidth) : null;
         bool tied = config.Tied || !source.TryGetTensor("lm_head.weight", out _);
         foreach (string name in source.TensorNames)
         {
-            if (Array.Exists(buffers, name.EndsWith) || (tied && name == "lm_head.weight"))
+            if (Array.Exists(buffers, name.EndsWith) || (tied && name == "lm_head.weight") || config.IsBehindLastLayer(name))
                 continue;
+            if (architecture.Name == GgufArchitecture.DeepSeek2 && name.EndsWith(LatentUp, StringComparison.Ordinal))
+            {
+                tensors.AddRange(SplitLatentUp(source[name], architecture, config, TypeOf));
+                continue;
+            }
             // GPT-2's own files leave out the prefix that everybody else's have.
             string? ggufName = architecture.ToGguf(name) ?? architecture.ToGguf("transformer." + name);
-            if (stacks.TryAdd(name, ggufName, source[name]))
+            if (interleaved?.TryAdd(name, source[name]) == true || stacks.TryAdd(name, ggufName, source[name]))
                 continue;
             if (ggufName is null)
                 throw new EngineException($"GGUF has no name for this tensor in the architecture {architecture.Name}", source.Path, name);
             tensors.Add(Translate(source[name], ggufName, architecture, config, recipe, tied));
         }
-        tensors.AddRange(stacks.Sources((name, shape) => recipe.For(name, shape, config.Layers, tied)));
-        if (config.RopeFactors() is { } factors)
-            tensors.Add(TensorSource.FromValues(GgufVocabulary.RopeFactorsTensor, [factors.Length], factors));
+        tensors.AddRange(stacks.Sources(TypeOf));
+        tensors.AddRange(interleaved?.Sources(TypeOf) ?? []);
+        foreach ((string name, float[] factors) in config.RopeFactors())
+            tensors.Add(TensorSource.FromValues(name, [factors.Length], factors));
         GgufWriter.Write(
             path,
             [.. config.Metadata(architecture), .. FileType(recipe), .. TokenizerMetadata.From(source, config.VocabularySize)],
             tensors,
             cancellationToken: cancellationToken);
+
+        DType TypeOf(string name, long[] shape) => recipe.For(name, shape, config.Layers, tied);
     }
 
     private static TensorSource Translate(
@@ -84,12 +98,12 @@ public static class GgufConverter
         {
             long[] shape = [tensor.Shape[1], tensor.Shape[0]];
             DType stored = recipe.For(name, shape, config.Layers, tied);
-            return new TensorSource(name, stored, shape, stream => TensorSource.Convert(Transpose(tensor), stored).WriteTo(stream));
+            return new TensorSource(name, stored, shape, stream => TensorSource.Convert(TransposedTensor.Columns(tensor), stored).WriteTo(stream));
         }
         if (tensor.Shape is [1, var columns] && name.EndsWith($".{GgufArchitecture.SharedGate}.weight", StringComparison.Ordinal))
             tensor = tensor with { Shape = [columns] };
         DType dtype = recipe.For(name, tensor.Shape, config.Layers, tied);
-        bool permute = architecture.Pairing == GgufArchitecture.AdjacentPairs && !config.AdjacentPairs
+        bool permute = architecture.Permutes && !config.AdjacentPairs
             && (name.Contains(".attn_q.", StringComparison.Ordinal) || name.Contains(".attn_k.", StringComparison.Ordinal));
         if (!permute)
             return TensorSource.Convert(tensor, dtype, name);
@@ -104,26 +118,44 @@ public static class GgufConverter
     }
 
     /// <summary>
+    /// From [heads × (keys + values), rank] to [heads, rank, keys], of each head transposed, and [heads, values, rank]: so that a query is multiplied by the
+    /// one and a sum of latents by the other, both row by row.
+    /// </summary>
+    private static TensorSource[] SplitLatentUp(TensorView tensor, GgufArchitecture architecture, HfConfig config, Func<string, long[], DType> typeOf)
+    {
+        (int keys, int values) = config.LatentHead;
+        int heads = config.Heads, rows = keys + values;
+        if (tensor.Shape is not [var all, var rank] || all != (long)heads * rows)
+        {
+            throw new EngineException(
+                $"expected {heads} heads of {keys} + {values} rows, found {tensor.DescribeShape()}", tensor.File(), tensor.Name);
+        }
+        return
+        [
+            Part("k_b_proj.weight", [heads, rank, keys], head => TransposedTensor.Columns(tensor.SliceRows(head * rows, keys))),
+            Part("v_b_proj.weight", [heads, values, rank], head => tensor.SliceRows(head * rows + keys, values)),
+        ];
+
+        TensorSource Part(string ending, long[] shape, Func<long, TensorView> of)
+        {
+            string name = architecture.ToGguf(tensor.Name[..^LatentUp.Length] + ending)
+                ?? throw new EngineException($"GGUF has no name for this tensor in the architecture {architecture.Name}", tensor.File(), tensor.Name);
+            DType dtype = typeOf(name, shape);
+            return new TensorSource(name, dtype, shape, stream =>
+            {
+                for (int head = 0; head < heads; head++)
+                    TensorSource.Convert(of(head), dtype).WriteTo(stream);
+            });
+        }
+    }
+
+    /// <summary>
     /// The row of a Hugging Face projection (halves: j and j + headDim/2 rotate together) that becomes a row of GGUF's (2j and 2j + 1 do).
     /// </summary>
     private static long SourceRow(long row, int headDim)
     {
         long head = row / headDim, inHead = row % headDim;
         return head * headDim + inHead % 2 * (headDim / 2) + inHead / 2;
-    }
-
-    private static TensorView Transpose(TensorView tensor)
-    {
-        long rows = tensor.Shape[0], columns = tensor.Shape[1];
-        float[] values = tensor.ToFloats();
-        var transposed = new float[values.Length];
-        for (long row = 0; row < rows; row++)
-        {
-            for (long column = 0; column < columns; column++)
-                transposed[column * rows + row] = values[row * columns + column];
-        }
-        // The view holds the buffer; it is freed when the view is no longer reachable.
-        return new MemoryCheckpoint().Add(tensor.Name, [columns, rows], transposed);
     }
 
     private static KeyValuePair<string, object>[] FileType(QuantizationRecipe recipe) =>

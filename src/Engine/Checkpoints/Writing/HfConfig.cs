@@ -5,8 +5,13 @@ using Engine.Checkpoints.Gguf;
 namespace Engine.Checkpoints.Writing;
 
 /// <summary>A Hugging Face configuration as the GGUF metadata that llama.cpp's converter would write for it.</summary>
-internal sealed class HfConfig(Checkpoint source)
+internal sealed partial class HfConfig(Checkpoint source)
 {
+    /// <summary>What PhiMoE's router takes for near, whose key in GGUF there is none of.</summary>
+    private const double UsualMixing = 0.01;
+
+    private const string GptOssType = "gpt_oss";
+
     private readonly JsonObject config = source.Config;
 
     public string ModelType => Text(config, "model_type") ?? throw Wrong("model_type", "a string");
@@ -22,6 +27,9 @@ internal sealed class HfConfig(Checkpoint source)
     public int HeadDim => (int)(Optional("head_dim") ?? Integer("hidden_size") / Integer("num_attention_heads"));
 
     public int VocabularySize => (int)Integer("vocab_size");
+
+    /// <summary>Width of the residual stream.</summary>
+    public long HiddenSize => Integer("hidden_size");
 
     /// <summary>Experts of a layer, or null where the model has none.</summary>
     public long? Experts => Optional("num_experts") ?? Optional("num_local_experts") ?? Optional("n_routed_experts");
@@ -59,104 +67,77 @@ internal sealed class HfConfig(Checkpoint source)
         if (Number(config, "partial_rotary_factor") is { } part && part != 1)
             throw new EngineException($"partial rotation ({part}) cannot be converted yet", source.Path, "partial_rotary_factor");
         Refuse("max_window_layers", Flag("use_sliding_window") == true && Number(config, "max_window_layers") is not (null or 0));
-        Refuse("layer_types", config["layer_types"] is JsonArray types && types.Select(static type => type?.ToString()).Distinct().Count() > 1);
+        Refuse("layer_types", config["layer_types"] is JsonArray types && !AreWindowsKnown(types));
         Add("context_length", (uint)Integer("max_position_embeddings"));
-        Add("embedding_length", (uint)Integer("hidden_size"));
+        Add("embedding_length", (uint)HiddenSize);
         Add("block_count", (uint)Layers);
         Add("feed_forward_length", (uint)Integer("intermediate_size"));
         Add("attention.head_count", (uint)Integer("num_attention_heads"));
-        Add("attention.head_count_kv", (uint)(Optional("num_key_value_heads") ?? Integer("num_attention_heads")));
-        if (HeadDim * Integer("num_attention_heads") != Integer("hidden_size"))
-        {
-            Add("attention.key_length", (uint)HeadDim);
-            Add("attention.value_length", (uint)HeadDim);
-        }
+        if (architecture.Name == GgufArchitecture.DeepSeek2)
+            AddLatent(Add);
+        else
+            AddHeads(Add);
         Add("attention.layer_norm_rms_epsilon", (float)(Number(config, "rms_norm_eps") ?? throw Wrong("rms_norm_eps", "a number")));
         Add("rope.freq_base", (float)(RopeTheta));
-        Add("rope.dimension_count", (uint)HeadDim);
+        Add("rope.dimension_count", (uint)RotatedDim);
         Add("vocab_size", (uint)VocabularySize);
         if (Optional("sliding_window") is { } window && (Flag("use_sliding_window") ?? true))
             Add("attention.sliding_window", (uint)window);
         if (Experts is { } experts)
             AddExperts(architecture, experts, Add);
-        AddScaling(Add);
+        AddScaling(architecture, Add);
         return keys;
     }
 
-    /// <summary>
-    /// Llama 3's scaling as divisors of the inverse frequencies, [headDim / 2]: long wavelengths are stretched by the factor, short ones
-    /// are kept, those between are interpolated (Llama 3.1 model card; transformers, <c>_compute_llama3_parameters</c>). Null for other
-    /// models.
-    /// </summary>
-    public float[]? RopeFactors()
+    private void AddHeads(Action<string, object> add)
     {
-        if (Scaling is not { } scaling || ScalingType(scaling) != "llama3")
-            return null;
-        double factor = Needed(scaling, "factor"), low = Needed(scaling, "low_freq_factor"), high = Needed(scaling, "high_freq_factor");
-        double original = Needed(scaling, "original_max_position_embeddings");
-        var factors = new float[HeadDim / 2];
-        for (int pair = 0; pair < factors.Length; pair++)
+        add("attention.head_count_kv", (uint)(Optional("num_key_value_heads") ?? Integer("num_attention_heads")));
+        if (HeadDim * Integer("num_attention_heads") != Integer("hidden_size"))
         {
-            double wavelength = 2 * Math.PI * Math.Pow(RopeTheta, 2.0 * pair / HeadDim);
-            double smooth = Math.Clamp((original / wavelength - low) / (high - low), 0, 1);
-            factors[pair] = (float)(1 / ((1 - smooth) / factor + smooth));
+            add("attention.key_length", (uint)HeadDim);
+            add("attention.value_length", (uint)HeadDim);
         }
-        return factors;
     }
-
-    // transformers 5 moved the base and the scaling into one object.
-    private JsonObject? Scaling => (config["rope_scaling"] ?? config["rope_parameters"]) as JsonObject;
-
-    private double RopeTheta => Number(config, "rope_theta") ?? (Scaling is { } scaling ? Number(scaling, "rope_theta") : null) ?? 10000.0;
-
-    private void AddScaling(Action<string, object> add)
-    {
-        if (Scaling is not { } scaling || ScalingType(scaling) is "default" or "llama3")
-            return;
-        string type = ScalingType(scaling);
-        if (type is not ("linear" or "yarn"))
-            throw new EngineException($"rotary scaling {type} cannot be stored in GGUF here", source.Path, "rope_scaling");
-        foreach (string key in new[] { "mscale", "mscale_all_dim", "truncate" })
-            Refuse("rope_scaling", scaling[key] is not null, key);
-        double factor = Needed(scaling, "factor");
-        add("rope.scaling.type", type);
-        add("rope.scaling.factor", (float)factor);
-        if (Number(scaling, "original_max_position_embeddings") is { } original)
-            add("rope.scaling.original_context_length", (uint)original);
-        if (type == "yarn" && Number(scaling, "attention_factor") is { } attention)
-            add("rope.scaling.attn_factor", (float)(attention / (0.1 * Math.Log(factor) + 1)));
-        if (Number(scaling, "beta_fast") is { } fast)
-            add("rope.scaling.yarn_beta_fast", (float)fast);
-        if (Number(scaling, "beta_slow") is { } slow)
-            add("rope.scaling.yarn_beta_slow", (float)slow);
-    }
-
-    private string ScalingType(JsonObject scaling) => Text(scaling, "rope_type") ?? Text(scaling, "type") ?? "default";
-
-    private double Needed(JsonObject scaling, string key) => Number(scaling, key) ?? throw Wrong($"rope_scaling.{key}", "a number");
 
     private void AddExperts(GgufArchitecture architecture, long experts, Action<string, object> add)
     {
-        bool normalizes = ModelType == "mixtral" || Flag("norm_topk_prob") == true;
-        Refuse("norm_topk_prob", normalizes != architecture.NormalizesExperts);
         Refuse("clip_qkv", config["clip_qkv"] is not null);
         Refuse("decoder_sparse_step", Optional("decoder_sparse_step") is not (null or 1));
         Refuse("mlp_only_layers", config["mlp_only_layers"] is JsonArray { Count: > 0 });
         Refuse("moe_layer_freq", Optional("moe_layer_freq") is not (null or 1));
-        Refuse("routed_scaling_factor", Number(config, "routed_scaling_factor") is not (null or 1));
         add("expert_count", (uint)experts);
         add("expert_used_count", (uint)Integer("num_experts_per_tok"));
-        if (config["moe_intermediate_size"] is not null)
+        if (config["moe_intermediate_size"] is not null || ModelType == GptOssType)
             add("expert_feed_forward_length", (uint)ExpertWidth);
         if (Optional("shared_expert_intermediate_size") is { } width)
             add("expert_shared_feed_forward_length", (uint)width);
-        if (architecture.Name == "deepseek")
+        if (ModelType.StartsWith("deepseek", StringComparison.Ordinal))
         {
             add("leading_dense_block_count", (uint)(Number(config, "first_k_dense_replace") ?? 0));
             add("expert_shared_count", (uint)(Number(config, "n_shared_experts") ?? 0));
-            add("expert_weights_scale", 1f);
         }
+        if (architecture.Name == GgufArchitecture.DeepSeek2)
+            AddDeepSeekRouter(add);
+        else
+            AddRouter(architecture, add);
     }
+
+    private void AddRouter(GgufArchitecture architecture, Action<string, object> add)
+    {
+        bool normalizes = ModelType == "mixtral" || Flag("norm_topk_prob") == true;
+        Refuse("norm_topk_prob", normalizes != (architecture.NormalizesExperts ?? false));
+        Refuse("routed_scaling_factor", Number(config, "routed_scaling_factor") is not (null or 1));
+        Refuse("router_jitter_noise", ModelType == "phimoe" && Number(config, "router_jitter_noise") is not (null or UsualMixing));
+        foreach ((string key, double usual) in (ReadOnlySpan<(string, double)>)[("swiglu_limit", 7), ("swiglu_alpha", 1.702)])
+            Refuse(key, ModelType == GptOssType && Number(config, key) is { } value && value != usual);
+        if (ModelType == "deepseek")
+            add("expert_weights_scale", 1f);
+    }
+
+    /// <summary>GGUF says no more than the window: all layers have it, or as gpt-oss has it, the first, the third and so on.</summary>
+    private bool AreWindowsKnown(JsonArray types) => ModelType == GptOssType
+        ? types.Select(static (type, layer) => type?.ToString() == (layer % 2 == 0 ? "sliding_attention" : "full_attention")).All(static known => known)
+        : types.Select(static type => type?.ToString()).Distinct().Count() <= 1;
 
     /// <summary>What changes the numbers and has no key in GGUF must not get lost on the way.</summary>
     private void Refuse(string key, bool present, string? inner = null)

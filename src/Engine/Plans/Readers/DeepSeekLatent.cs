@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Globalization;
 using Engine.Checkpoints;
 
 namespace Engine.Plans.Readers;
@@ -60,20 +59,6 @@ internal static class DeepSeekLatent
         return GatedDecoder.Read(checkpoint, traits);
     }
 
-    /// <summary>
-    /// Layers from <c>num_hidden_layers</c> on predict further tokens (DeepSeek-V3, section 2.2), which inference can do without. One where no key says how many,
-    /// as in <c>configuration_deepseek.py</c>.
-    /// </summary>
-    private static bool IsBehindLastLayer(ConfigReader config, string name)
-    {
-        const string start = "model.layers.";
-        if (!name.StartsWith(start, StringComparison.Ordinal))
-        {
-            return false;
-        }
-        ReadOnlySpan<char> rest = name.AsSpan(start.Length);
-        int dot = rest.IndexOf('.');
-        return dot > 0 && int.TryParse(rest[..dot], NumberStyles.None, CultureInfo.InvariantCulture, out int layer)
-            && layer >= config.Count("num_hidden_layers") && layer < (long)config.Count("num_hidden_layers") + config.Whole("num_nextn_predict_layers", 1);
-    }
+    private static bool IsBehindLastLayer(ConfigReader config, string name) => PredictionLayers.Contains(
+        name, config.Count("num_hidden_layers"), config.Whole("num_nextn_predict_layers", PredictionLayers.UsualCount));
 }

@@ -33,6 +33,9 @@ internal sealed record GatedDecoderTraits
     /// <summary>Which elements the family rotates together.</summary>
     public Func<ConfigReader, RopePairing> Pairing { get; init; } = static _ => RopePairing.Halves;
 
+    /// <summary>θ where the configuration has none.</summary>
+    public double RopeTheta { get; init; } = 10000;
+
     /// <summary>Tensors, by name, that play no part in the forward pass.</summary>
     public Func<ConfigReader, string, bool> Ignores { get; init; } = static (_, _) => false;
 
@@ -75,7 +78,7 @@ internal sealed class GatedDecoder
         Hidden = Config.Count("hidden_size");
         epsilon = (float)Config.Positive("rms_norm_eps", 1e-6);
         VocabularySize = Vocabulary.Size(Config, Tensors, TokenTable);
-        rope = new RopeReader(Config, Tensors, traits.Pairing(Config));
+        rope = new RopeReader(Config, Tensors, traits.Pairing(Config), traits.RopeTheta);
         feedForwards = new FeedForwardReader(Tensors, ReadActivation(Config), Hidden, traits.Clamp(Config));
     }
 
@@ -154,6 +157,7 @@ internal sealed class GatedDecoder
             VocabularySize = VocabularySize,
             HiddenSize = Hidden,
             ContextLength = rope.ContextLength,
+            LongContextLength = rope.LongContextLength,
             Embedding = new EmbeddingPlan(Tensors.Table(TokenTable, VocabularySize, Hidden)),
             Layers = layers,
             FinalNorm = LayerNorm($"{Prefix}norm"),
@@ -185,14 +189,13 @@ internal sealed class GatedDecoder
             KeyNorm = traits.HeadNorms ? HeadNorm($"{name}.k_norm", heads.HeadDim, heads.KeyWidth) : null,
             NormsWholeProjection = traits.NormsWholeProjection,
             Rope = rope.ForHeadDim(heads.HeadDim),
-            SlidingWindow = window < rope.ContextLength ? window : null,
+            SlidingWindow = window < (rope.LongContextLength ?? rope.ContextLength) ? window : null,
             Sinks = traits.Sinks ? Sinks($"{name}.sinks", heads.Heads) : [],
         };
     }
 
     private ImmutableArray<float> Sinks(string name, int heads)
     {
-        name = Tensors.Has(name) ? name : name + ".weight"; // as GGUF has it
         float[] sinks = Tensors.Values(name, heads, anyFloat: true);
         int bad = Array.FindIndex(sinks, static sink => !float.IsFinite(sink));
         return bad < 0 ? [.. sinks] : throw new EngineException($"element {bad} is {sinks[bad]}, expected a finite number", Config.File, name);

@@ -16,6 +16,7 @@ internal static class GptOss
     {
         Family = "gpt_oss",
         Sinks = true,
+        RopeTheta = 150000,
         SlidingWindows = SlidingWindows.EveryOther,
         Clamp = static config => new SwiGluClamp(
             (float)config.Positive("swiglu_limit", SwiGluClamp.Default.Limit), (float)config.Number("swiglu_alpha", SwiGluClamp.Default.Alpha)),

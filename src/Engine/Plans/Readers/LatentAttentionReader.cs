@@ -2,7 +2,8 @@ namespace Engine.Plans.Readers;
 
 /// <summary>
 /// Reads DeepSeek's multi-head latent attention: <c>q_proj</c>, or <c>q_a_proj</c>, <c>q_a_layernorm</c> and <c>q_b_proj</c>; <c>kv_a_proj_with_mqa</c>
-/// [kv_lora_rank + qk_rope_head_dim, hidden], <c>kv_a_layernorm</c>, and <c>kv_b_proj</c> [heads × (qk_nope_head_dim + v_head_dim), kv_lora_rank].
+/// [kv_lora_rank + qk_rope_head_dim, hidden], <c>kv_a_layernorm</c>, and <c>kv_b_proj</c> [heads × (qk_nope_head_dim + v_head_dim), kv_lora_rank]. GGUF has the
+/// last in two: <c>k_b_proj</c> [heads, kv_lora_rank, qk_nope_head_dim], transposed, and <c>v_b_proj</c> [heads, v_head_dim, kv_lora_rank].
 /// </summary>
 internal sealed class LatentAttentionReader
 {
@@ -45,8 +46,8 @@ internal sealed class LatentAttentionReader
     /// <summary>Reads a layer's attention; <paramref name="name"/> ends in <c>self_attn</c>.</summary>
     public AttentionPlan Read(string name)
     {
-        int queries = heads * (plain + rotated), stored = plain + valueDim;
-        WeightRef up = tensors.Matrix($"{name}.kv_b_proj.weight", heads * stored, rank);
+        int queries = heads * (plain + rotated);
+        (HeadLinearPlan keyUp, HeadLinearPlan valueUp) = Ups(name);
         return new AttentionPlan
         {
             Heads = heads,
@@ -65,10 +66,26 @@ internal sealed class LatentAttentionReader
                 Query = queryRank is { } inputs
                     ? new LinearPlan(inputs, [tensors.Part($"{name}.q_b_proj", queries, inputs)])
                     : new LinearPlan(hidden, [tensors.Part($"{name}.q_proj", queries, hidden)]),
-                KeyUp = new HeadLinearPlan(heads, plain, rank, rotated, up with { Transposed = true }, stored),
-                ValueUp = new HeadLinearPlan(heads, rank, valueDim, 0, up with { FirstRow = plain }, stored),
+                KeyUp = keyUp,
+                ValueUp = valueUp,
             },
         };
+    }
+
+    private (HeadLinearPlan Key, HeadLinearPlan Value) Ups(string name)
+    {
+        string key = $"{name}.k_b_proj.weight", value = $"{name}.v_b_proj.weight";
+        if (tensors.Has(key) || tensors.Has(value))
+        {
+            return (
+                new HeadLinearPlan(heads, plain, rank, rotated, tensors.Tensor(key, heads, rank, plain), rank),
+                new HeadLinearPlan(heads, rank, valueDim, 0, tensors.Tensor(value, heads, valueDim, rank), valueDim));
+        }
+        int stored = plain + valueDim;
+        WeightRef up = tensors.Matrix($"{name}.kv_b_proj.weight", heads * stored, rank);
+        return (
+            new HeadLinearPlan(heads, plain, rank, rotated, up with { Transposed = true }, stored),
+            new HeadLinearPlan(heads, rank, valueDim, 0, up with { FirstRow = plain }, stored));
     }
 
     private NormPlan Norm(string name, int width) => new(NormKind.Rms, Epsilon, tensors.Vector($"{name}.weight", width));

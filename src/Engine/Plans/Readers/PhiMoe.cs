@@ -29,7 +29,7 @@ internal static class PhiMoe
         ModelTypes = ["phimoe"],
         Architectures = ["PhiMoEForCausalLM", "PhimoeForCausalLM", "PhimoeModel"],
         Models = "Phi-3.5-MoE, Phi-mini-MoE, Phi-tiny-MoE",
-        Supports = "as mixtral, with layer norms, biases and SparseMixer-2; longrope within the original context",
+        Supports = "as mixtral, with layer norms, biases and SparseMixer-2; longrope, its long factors where a longer context is asked for",
     };
 
     // The noise's name is from training: at inference it is the width of what counts as near.

@@ -5,7 +5,8 @@ namespace Engine.Plans.Readers;
 /// <summary>
 /// Reads <c>rope_theta</c>, <c>rope_scaling</c> (or <c>rope_parameters</c>, which holds both), <c>partial_rotary_factor</c>, and the
 /// extension keys
-/// <c>rope_pairing</c> and <c>rope_factors_tensor</c> that decorators over other file formats add.
+/// <c>rope_pairing</c>, <c>rope_factors_tensor</c>, <c>rope_short_factors_tensor</c> and <c>rope_long_factors_tensor</c> that decorators over other file
+/// formats add.
 /// </summary>
 internal sealed class RopeReader
 {
@@ -22,6 +23,9 @@ internal sealed class RopeReader
         ["longrope"] = ["factor", "short_factor", "long_factor", "short_mscale", "long_mscale", "attention_factor"],
     };
 
+    /// <summary>What the keys of LongRoPE begin with, within the original context and beyond it.</summary>
+    private const string Short = "short", Long = "long";
+
     private readonly ConfigReader config;
     private readonly TensorCatalog tensors;
     private readonly ConfigReader? scaling;
@@ -36,14 +40,15 @@ internal sealed class RopeReader
     /// <param name="config">The configuration.</param>
     /// <param name="tensors">The tensors.</param>
     /// <param name="usual">The pairing where <c>rope_pairing</c> says none.</param>
-    public RopeReader(ConfigReader config, TensorCatalog tensors, RopePairing usual = RopePairing.Halves)
+    /// <param name="usualTheta">θ where <c>rope_theta</c> is absent.</param>
+    public RopeReader(ConfigReader config, TensorCatalog tensors, RopePairing usual = RopePairing.Halves, double usualTheta = 10000)
     {
         this.config = config;
         this.tensors = tensors;
         section = config.Has("rope_parameters") ? "rope_parameters" : "rope_scaling";
         scaling = config.Section(section);
         ConfigReader thetaHolder = scaling is not null && scaling.Has("rope_theta") ? scaling : config;
-        theta = thetaHolder.Positive("rope_theta", 10000);
+        theta = thetaHolder.Positive("rope_theta", usualTheta);
         ConfigReader partHolder = scaling is not null && scaling.Has("partial_rotary_factor") ? scaling : config;
         rotatedPart = partHolder.Positive("partial_rotary_factor", 1);
         kind = ReadKind();
@@ -59,6 +64,9 @@ internal sealed class RopeReader
 
     /// <summary>The longest sequence for which the frequencies are right.</summary>
     public int ContextLength { get; }
+
+    /// <summary>The longest sequence for which those of <see cref="RopePlan.Long"/> are right; null where there are none.</summary>
+    public int? LongContextLength => kind == "longrope" && config.Count("max_position_embeddings") is var context && context > ContextLength ? context : null;
 
     /// <summary>
     /// YaRN's second factor, on the scores of DeepSeek's attention: (0.1·<c>mscale_all_dim</c>·ln(factor) + 1)², 1 where the key is absent
@@ -93,13 +101,21 @@ internal sealed class RopeReader
             throw config.Error(
                 "partial_rotary_factor", $"expected an even number of rotated elements of a head of {headDim}; found {rotated}");
         }
+        if (kind == "longrope")
+        {
+            // The factors for longer sequences are checked wherever they are, and needed only where sequences may be longer.
+            RopePlan? extended = LongContextLength is not null || config.Has(FactorsTensor(Long)) ? LongRope(Long, (int)rotated) : null;
+            return LongRope(Short, (int)rotated) with { Long = LongContextLength is null ? null : extended };
+        }
         double[] frequencies = RopeFrequencies.Plain(theta, (int)rotated);
         float magnitude = Scale(frequencies);
         DivideByFactors(frequencies);
-        return frequencies.All(double.IsFinite) && float.IsFinite(magnitude)
-            ? new RopePlan(pairing, ImmutableArray.Create(frequencies), magnitude)
-            : throw config.Error(section, "the frequencies are not finite");
+        return Plan(frequencies, magnitude);
     }
+
+    private RopePlan Plan(double[] frequencies, float magnitude) => frequencies.All(double.IsFinite) && float.IsFinite(magnitude)
+        ? new RopePlan(pairing, ImmutableArray.Create(frequencies), magnitude)
+        : throw config.Error(section, "the frequencies are not finite");
 
     private string ReadKind()
     {
@@ -122,7 +138,7 @@ internal sealed class RopeReader
         return kind switch
         {
             // Past the context it was trained for, this rule's frequencies depend on the length reached, while keys are cached rotated.
-            // The other rule likewise takes other factors for sequences that are longer.
+            // The other rule likewise takes other factors for sequences that are longer: they are another plan (RopePlan.Long).
             "dynamic" or "longrope" => Math.Min(context, OriginalContext() ?? context),
             // Models are published with either the original or the extended length under this key.
             "yarn" => (int)Math.Clamp(Math.Round((OriginalContext() ?? context) * YarnFactor()), context, ConfigReader.LargestCount),
@@ -142,8 +158,6 @@ internal sealed class RopeReader
                 return 1;
             case "yarn":
                 return ScaleYarn(frequencies);
-            case "longrope":
-                return ScaleByShortFactors(frequencies);
             default:
                 return 1;
         }
@@ -183,28 +197,36 @@ internal sealed class RopeReader
     }
 
     /// <summary>
-    /// LongRoPE (Ding et al. 2024) within the original context: a divisor per pair, and a magnitude that is given (PhiMoE's <c>short_mscale</c>) or follows from
-    /// how far the model was extended (transformers, <c>_compute_longrope_parameters</c>).
+    /// LongRoPE (Ding et al. 2024): a divisor per pair, other ones within the original context than beyond it, and a magnitude that is given (PhiMoE's
+    /// <c>short_mscale</c> and <c>long_mscale</c>) or follows from how far the model was extended (transformers, <c>_compute_longrope_parameters</c>).
     /// </summary>
-    private float ScaleByShortFactors(double[] frequencies)
+    private RopePlan LongRope(string length, int dimensions)
     {
-        double[] factors = scaling!.Numbers("short_factor") ?? throw config.Error($"{section}.short_factor", "the key is missing");
-        if (factors.Length != frequencies.Length || !factors.All(static factor => factor > 0))
-        {
-            throw config.Error(
-                $"{section}.short_factor",
-                $"expected {frequencies.Length} numbers above zero, one per pair; found {ConfigReader.Show(scaling.Node("short_factor"))}");
-        }
-        for (int pair = 0; pair < factors.Length; pair++)
-        {
-            frequencies[pair] /= factors[pair];
-        }
+        double[] frequencies = RopeFrequencies.Plain(theta, dimensions);
+        Divide(frequencies, Factors(length, frequencies.Length));
+        DivideByFactors(frequencies);
         int context = config.Count("max_position_embeddings");
         int original = OriginalContext() ?? context;
-        double factor = original < context ? (double)context / original : scaling.Positive("factor", 1);
+        double factor = original < context ? (double)context / original : scaling!.Positive("factor", 1);
         double magnitude = factor <= 1 || original == 1 ? 1 : Math.Sqrt(1 + Math.Log(factor) / Math.Log(original));
-        return (float)scaling.Positive(scaling.Alias("short_mscale", "attention_factor"), magnitude);
+        return Plan(frequencies, (float)scaling!.Positive(scaling.Alias($"{length}_mscale", "attention_factor"), magnitude));
     }
+
+    private double[] Factors(string length, int pairs)
+    {
+        if (config.Text(FactorsTensor(length), null) is { } tensor)
+        {
+            return StoredFactors(tensor, pairs);
+        }
+        string key = $"{length}_factor";
+        double[] factors = scaling!.Numbers(key) ?? throw config.Error($"{section}.{key}", "the key is missing");
+        return factors.Length == pairs && factors.All(static factor => factor > 0)
+            ? factors
+            : throw config.Error(
+                $"{section}.{key}", $"expected {pairs} numbers above zero, one per pair; found {ConfigReader.Show(scaling.Node(key))}");
+    }
+
+    private static string FactorsTensor(string length) => $"rope_{length}_factors_tensor";
 
     private double YarnFactor() => scaling!.Has("factor")
         ? scaling.Positive("factor")
@@ -224,12 +246,23 @@ internal sealed class RopeReader
         {
             throw config.Error("rope_factors_tensor", $"the scaling '{kind}' and a table of factors cannot both apply");
         }
-        float[] factors = tensors.Values(name, frequencies.Length);
+        Divide(frequencies, StoredFactors(name, frequencies.Length));
+    }
+
+    private double[] StoredFactors(string tensor, int pairs)
+    {
+        float[] factors = tensors.Values(tensor, pairs);
+        int bad = Array.FindIndex(factors, static factor => !(factor > 0 && float.IsFinite(factor)));
+        return bad < 0
+            ? [.. factors]
+            : throw new EngineException($"expected factors above zero; found {factors[bad]} at {bad}", config.File, tensor);
+    }
+
+    private static void Divide(double[] frequencies, double[] factors)
+    {
         for (int pair = 0; pair < frequencies.Length; pair++)
         {
-            frequencies[pair] = factors[pair] > 0 && float.IsFinite(factors[pair])
-                ? frequencies[pair] / factors[pair]
-                : throw new EngineException($"expected factors above zero; found {factors[pair]} at {pair}", config.File, name);
+            frequencies[pair] /= factors[pair];
         }
     }
 }

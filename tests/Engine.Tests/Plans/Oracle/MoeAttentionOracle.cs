@@ -22,7 +22,7 @@ internal sealed class MoeAttentionOracle(TinyModel model)
         int perKvHead = Heads / (Integer("num_key_value_heads") ?? Heads);
         double epsilon = config["rms_norm_eps"]!.GetValue<double>();
         double? clip = config["clip_qkv"]?.GetValue<double>();
-        var rotary = new RotaryOracle(config, headDim);
+        var rotary = new RotaryOracle(config, headDim, x.Length);
         float[]? sinks = W(name + "sinks");
         int? window = Window(layer);
         double[][][] queries = Project("q_proj", "q_norm", rotate: true), keys = Project("k_proj", "k_norm", rotate: true);

@@ -138,13 +138,14 @@ internal static class MoeModels
     /// <param name="change">Done to the model before anything is computed, or null.</param>
     /// <param name="expertsPerToken">Experts that a token is sent to, instead of the configuration's.</param>
     /// <param name="order">The layers in the order in which they run; null for each once.</param>
+    /// <param name="otherwise">Keys of its configuration that are to be different.</param>
     public static (TinyModel Model, int[] Tokens, double[][] Logits) Draw(
-        string name, int tokens, Action<TinyModel>? change = null, int? expertsPerToken = null, int[]? order = null)
+        string name, int tokens, Action<TinyModel>? change = null, int? expertsPerToken = null, int[]? order = null, string otherwise = "{}")
     {
         for (int attempt = 0; attempt < 500; attempt++)
         {
             int seed = Random.Shared.Next();
-            TinyModel model = Make(name, seed);
+            TinyModel model = Make(name, seed, otherwise);
             change?.Invoke(model);
             int[] ids = model.Tokens(tokens);
             var oracle = new MoeOracle(model, expertsPerToken);
@@ -168,10 +169,7 @@ internal static class MoeModels
         config["model_type"] = Family(name);
         foreach (string differences in (string[])[.. Families[Family(name)], Models[name], otherwise])
         {
-            foreach ((string key, JsonNode? value) in (JsonObject)JsonNode.Parse(differences)!)
-            {
-                config[key] = value?.DeepClone();
-            }
+            Change(config, differences);
         }
         var model = new TinyModel(name, config, seed);
         int hidden = (int)config["hidden_size"]!, vocabulary = (int)config["vocab_size"]!;
@@ -222,6 +220,15 @@ internal static class MoeModels
             {
                 model.AddBias(norm + ".bias", hidden);
             }
+        }
+    }
+
+    /// <summary>Gives keys of a configuration other values.</summary>
+    public static void Change(JsonObject config, string differences)
+    {
+        foreach ((string key, JsonNode? value) in (JsonObject)JsonNode.Parse(differences)!)
+        {
+            config[key] = value?.DeepClone();
         }
     }
 

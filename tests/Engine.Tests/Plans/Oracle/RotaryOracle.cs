@@ -9,7 +9,10 @@ internal sealed class RotaryOracle
 {
     private readonly int dim;
 
-    public RotaryOracle(JsonObject config, int headDim)
+    /// <param name="config">The model's configuration.</param>
+    /// <param name="headDim">Elements that are rotated.</param>
+    /// <param name="length">Tokens of the sequence, all of which go through the model at once.</param>
+    public RotaryOracle(JsonObject config, int headDim, int length = 0)
     {
         var scaling = (config["rope_parameters"] ?? config["rope_scaling"]) as JsonObject;
         double theta = Number(scaling, "rope_theta") ?? Number(config, "rope_theta") ?? 10000;
@@ -34,9 +37,10 @@ internal sealed class RotaryOracle
             case "yarn":
                 Yarn(scaling!, theta);
                 break;
-            case "longrope": // PhiMoE's, for sequences within original_max_position_embeddings
-                InvFreq = [.. InvFreq.Select((f, i) => f / scaling!["short_factor"]![i]!.GetValue<double>())];
-                AttentionScaling = Number(scaling, "short_mscale")!.Value;
+            case "longrope": // PhiMoE's
+                string table = length > Number(scaling, "original_max_position_embeddings") ? "long" : "short";
+                InvFreq = [.. InvFreq.Select((f, i) => f / scaling![$"{table}_factor"]![i]!.GetValue<double>())];
+                AttentionScaling = Number(scaling, $"{table}_mscale")!.Value;
                 break;
             default:
                 throw new NotSupportedException();
