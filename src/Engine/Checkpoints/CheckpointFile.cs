@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Engine.Checkpoints.Coded;
 using Engine.Checkpoints.Gguf;
 using Engine.Checkpoints.Safetensors;
 
@@ -15,7 +16,7 @@ public static class CheckpointFile
     public static Checkpoint Open(string path)
     {
         if (Directory.Exists(path))
-            return HfFolder.Open(path);
+            return OpenFolder(path);
         if (!File.Exists(path))
             throw new EngineException("there is no such file or folder", path);
         if (IsGguf(path))
@@ -23,7 +24,7 @@ public static class CheckpointFile
 
         string name = Path.GetFileName(path), folder = Path.GetDirectoryName(path) is { Length: > 0 } directory ? directory : ".";
         if (name == HfFolder.IndexName || name == HfFolder.WeightsName)
-            return HfFolder.Open(folder);
+            return OpenFolder(folder);
         return Path.GetExtension(path).ToLowerInvariant() switch
         {
             ".safetensors" => SafetensorsFile.Open(path),
@@ -32,6 +33,20 @@ public static class CheckpointFile
             _ => throw new EngineException(
                 "the format is not recognised; expected GGUF, safetensors, a Hugging Face folder, or a llama2.c .bin", path),
         };
+    }
+
+    private static Checkpoint OpenFolder(string path)
+    {
+        HfFolder folder = HfFolder.Open(path);
+        try
+        {
+            return QuantizedFolder.Open(folder);
+        }
+        catch
+        {
+            folder.Dispose();
+            throw;
+        }
     }
 
     private static bool IsGguf(string path)

@@ -35,17 +35,18 @@ public sealed class HfFolder : Checkpoint
     /// <inheritdoc/>
     public override JsonObject Config => assets.Config;
 
+    /// <summary>There is a <c>config.json</c>.</summary>
+    internal bool HasConfig => assets.HasConfig;
+
     /// <summary>Opens a folder.</summary>
     /// <exception cref="EngineException">
-    /// There are no weights, the index or a shard is malformed or missing, or the model is quantized in a way that is not supported.
+    /// There are no weights, or the index or a shard is malformed or missing.
     /// </exception>
     public static HfFolder Open(string path)
     {
         var folder = new HfFolder(path);
         try
         {
-            if (folder.assets.HasConfig)
-                folder.RefuseQuantized();
             string index = System.IO.Path.Combine(path, IndexName), weights = System.IO.Path.Combine(path, WeightsName);
             if (File.Exists(index))
                 folder.OpenShards(index);
@@ -85,20 +86,6 @@ public sealed class HfFolder : Checkpoint
             && System.IO.Path.GetExtension(name) is ".bin" or ".pt" or ".pth") is { } pickle
             ? $"; {pickle} is a pickle, which is not read: save the model as safetensors"
             : "";
-
-    private void RefuseQuantized()
-    {
-        foreach (string key in (ReadOnlySpan<string>)["quantization_config", "compression_config"])
-        {
-            if (Config[key] is not { } quantization)
-                continue;
-            string method = (quantization as JsonObject)?["quant_method"]?.ToString() ?? "unnamed";
-            string? format = (quantization as JsonObject)?["format"]?.ToString();
-            throw new EngineException(
-                $"the quantization method {method}{(format is null ? "" : $" ({format})")} is not supported yet",
-                System.IO.Path.Combine(Path, HfAssets.ConfigName), key);
-        }
-    }
 
     private void OpenShards(string index)
     {
