@@ -7,6 +7,7 @@ using Engine.Generation;
 using Engine.Plans;
 using Engine.Sampling;
 using Engine.Text;
+using Engine.Transforms.Pruning;
 using Engine.Transforms.Quantization;
 
 namespace Engine;
@@ -64,6 +65,9 @@ public sealed class LanguageModel : IDisposable
     /// are kept.
     /// </summary>
     public long? ExpertBytesLimit { get; }
+
+    /// <summary>Neurons of feed-forwards and experts that contribute nothing and were left out (<see cref="CompactedCheckpoint"/>).</summary>
+    public long RemovedNeurons { get; private init; }
 
     /// <summary>Told, within steps, what routers of experts choose for all generations and sessions; null costs nothing.</summary>
     public IExpertObserver? ExpertObserver
@@ -125,7 +129,9 @@ public sealed class LanguageModel : IDisposable
         try
         {
             options.Validate();
-            ModelPlan plan = LongContext.Apply(ModelPlanReader.Read(checkpoint), options.ContextLength);
+            QuantizationRecipe? recipe = options.Quantize is null ? null : QuantizationRecipe.Named(options.Quantize);
+            Checkpoint compacted = CompactedCheckpoint.Apply(checkpoint, recipe);
+            ModelPlan plan = LongContext.Apply(ModelPlanReader.Read(compacted), options.ContextLength);
             plan = options.Layers is null ? plan : LayerOrder.Apply(plan, options.Layers);
             int contextLength = ContextLengthOf(plan, options, checkpoint);
             if (options.ExpertsPerToken is { } perToken)
@@ -133,11 +139,11 @@ public sealed class LanguageModel : IDisposable
                 Mixtures.RequirePerToken(plan, perToken, checkpoint.Path, nameof(options.ExpertsPerToken));
             }
             // The plan is that of the weights as they are stored: what is equal there is equal when quantized, and need not be encoded to know.
-            Checkpoint weights = options.Quantize is null ? checkpoint : new QuantizedCheckpoint(checkpoint, QuantizationRecipe.Named(options.Quantize));
+            Checkpoint weights = recipe is null ? compacted : new QuantizedCheckpoint(compacted, recipe);
             Tokenizer? tokenizer = Tokenizer.TryLoad(checkpoint);
             // Reading metadata and vocabulary leaves as much garbage as it keeps; without this it would count into the peak beside the weights.
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
-            long? expertBytes = options.ExpertBytes ?? ExpertBound(plan, checkpoint, weights as QuantizedCheckpoint);
+            long? expertBytes = options.ExpertBytes ?? ExpertBound(plan, compacted, weights as QuantizedCheckpoint);
             IBackend backend = new CpuBackend(
                 new CpuOptions { Threads = options.Threads, ActivationPrecision = options.ActivationPrecision, ExpertBytes = expertBytes });
             opened.Push(backend);
@@ -148,7 +154,10 @@ public sealed class LanguageModel : IDisposable
             opened.Push(executor);
             KvCache cache = new(backend, plan.Layers.KvSlots, options.KvFormat, PageCount(plan, options, contextLength, backend), options.PageTokens);
             opened.Push(cache);
-            return new LanguageModel(weights, backend, executor, cache, tokenizer, contextLength, expertBytes);
+            return new LanguageModel(weights, backend, executor, cache, tokenizer, contextLength, expertBytes)
+            {
+                RemovedNeurons = (compacted as CompactedCheckpoint)?.RemovedNeurons ?? 0,
+            };
         }
         catch
         {

@@ -138,6 +138,28 @@ public sealed partial class ReferenceBackend : IBackend
     }
 
     /// <summary>RMS norm (Zhang and Sennrich 2019, equation 4) or layer norm (Ba et al. 2016, equation 4) of one row, in place.</summary>
+    private static double[] Products(ReferenceMatrix matrix, Span<double> x)
+    {
+        var row = new float[x.Length];
+        var products = new double[matrix.Rows];
+        for (int i = 0; i < products.Length; i++)
+        {
+            matrix.ReadRow(i, row);
+            products[i] = Dot(row, x);
+        }
+        return products;
+    }
+
+    private static double Dot(ReadOnlySpan<float> weights, ReadOnlySpan<double> x)
+    {
+        double sum = 0;
+        for (int i = 0; i < weights.Length; i++)
+        {
+            sum += weights[i] * x[i];
+        }
+        return sum;
+    }
+
     private static void Normalize(ReferenceNorm norm, Span<double> x)
     {
         double mean = 0;
@@ -167,26 +189,32 @@ public sealed partial class ReferenceBackend : IBackend
         var source = Check(input, weights.Plan.Inputs);
         var destination = Check(output, weights.Plan.Outputs, input.Rows);
         int firstOutput = 0;
-        foreach ((ReferenceMatrix weight, float[]? bias) in weights.Parts)
+        foreach ((LinearPart part, ReferenceMatrix? weight, float[]? bias, ReferenceMatrix? a, ReferenceMatrix? b) in weights.Parts)
         {
+            double[][]? narrow = a is null ? null : [.. Enumerable.Range(0, source.Rows).Select(r => Products(a!, source.Row(r)))];
             int offset = firstOutput;
-            Parallel.For(0, weight.Rows, () => new float[weights.Plan.Inputs], (o, _, w) =>
+            Parallel.For(0, part.Outputs, () => new float[Math.Max(weights.Plan.Inputs, a?.Rows ?? 0)], (o, _, row) =>
             {
-                weight.ReadRow(o, w);
+                Span<float> w = weight is null || part.Rows?.Contains(o) == false ? default : row.AsSpan(0, weights.Plan.Inputs);
+                if (!w.IsEmpty)
+                {
+                    weight!.ReadRow(o, w);
+                }
                 for (int r = 0; r < source.Rows; r++)
                 {
-                    Span<double> x = source.Row(r);
-                    double sum = bias?[o] ?? 0;
-                    for (int i = 0; i < x.Length; i++)
-                    {
-                        sum += w[i] * x[i];
-                    }
+                    double sum = (bias?[o] ?? 0) + Dot(w, source.Row(r));
                     ref double y = ref destination.Row(r)[offset + o];
                     y = accumulate ? y + sum : sum;
                 }
-                return w;
+                Span<float> wide = row.AsSpan(0, a?.Rows ?? 0);
+                b?.ReadRow(o, wide);
+                for (int r = 0; r < source.Rows && narrow is not null; r++)
+                {
+                    destination.Row(r)[offset + o] += Dot(wide, narrow[r]);
+                }
+                return row;
             }, static _ => { });
-            firstOutput += weight.Rows;
+            firstOutput += part.Outputs;
         }
     }
 

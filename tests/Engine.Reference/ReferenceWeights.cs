@@ -112,10 +112,13 @@ internal sealed class ReferenceLinear(LinearPlan plan, Checkpoint checkpoint) : 
 {
     public LinearPlan Plan { get; } = plan;
 
-    /// <summary>Per part: W [outputs, inputs] and b [outputs].</summary>
-    public (ReferenceMatrix Weight, float[]? Bias)[] Parts { get; } = [.. plan.Parts.Select(part => (
-        new ReferenceMatrix(part.Weight, part.Outputs, plan.Inputs, checkpoint),
-        part.Bias is null ? null : ReferenceMatrix.ReadVector(part.Bias, part.Outputs, checkpoint)))];
+    /// <summary>Per part: W [outputs, inputs], b [outputs], A [rank, inputs] and B [outputs, rank].</summary>
+    public (LinearPart Part, ReferenceMatrix? Weight, float[]? Bias, ReferenceMatrix? A, ReferenceMatrix? B)[] Parts { get; } = [.. plan.Parts.Select(part => (
+        part,
+        part.Weight is null ? null : new ReferenceMatrix(part.Weight, part.Outputs, plan.Inputs, checkpoint),
+        part.Bias is null ? null : ReferenceMatrix.ReadVector(part.Bias, part.Outputs, checkpoint),
+        part.LowRank is null ? null : new ReferenceMatrix(part.LowRank.A, part.LowRank.Rank, plan.Inputs, checkpoint),
+        part.LowRank is null ? null : new ReferenceMatrix(part.LowRank.B, part.Outputs, part.LowRank.Rank, checkpoint)))];
 }
 
 internal sealed class ReferenceHeads(HeadLinearPlan plan, Checkpoint checkpoint) : ReferenceWeights

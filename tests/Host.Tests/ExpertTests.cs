@@ -200,6 +200,23 @@ public sealed class ExpertTests : IDisposable
     }
 
     [Fact]
+    public void NeuronsThatContributeNothingAreCountedAndLeftOut()
+    {
+        MoeModel shape = new() { Pruned = 16 };
+        string path = shape.Write(folder, "model");
+        JsonElement plan = HostProcess.Run("inspect", "-m", path, "--json").Json.GetProperty("plan");
+        Assert.Equal(MoeModel.Layers * shape.Experts * shape.Pruned, plan.GetProperty("removed_neurons").GetInt64());
+        Assert.Equal(MoeModel.Layers * shape.Experts * shape.ExpertBytes / 2, plan.GetProperty("experts").GetProperty("bytes").GetInt64());
+        Assert.Contains("pruned: 288 neurons of feed-forwards contribute nothing", HostProcess.Run("inspect", "-m", path).Output, StringComparison.Ordinal);
+        JsonElement unread = HostProcess.Run("inspect", "-m", path, "--no-scan", "--json").Json.GetProperty("plan");
+        Assert.Equal(MoeModel.Layers * shape.Experts * shape.ExpertBytes, unread.GetProperty("experts").GetProperty("bytes").GetInt64());
+        JsonElement bench = HostProcess.Run("bench", "-m", path, "-t", "1", "-p", "4", "-n", "8", "-r", "1", "--json").Json;
+        Assert.Equal(
+            MoeModel.Layers * shape.Experts * shape.ExpertBytes / 2,
+            bench.GetProperty("model").GetProperty("experts").GetProperty("expert_bytes").GetInt64());
+    }
+
+    [Fact]
     public void ExpertsThatWereMergedOrDroppedOrAreUnequalAreDescribed()
     {
         using LanguageModel model = LanguageModel.Load(new MoeModel().Write(folder, "model"), new() { Threads = 1 });

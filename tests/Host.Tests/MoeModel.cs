@@ -24,6 +24,9 @@ internal sealed record MoeModel
     /// <summary>The router of this layer outputs zeros: ties go to the lowest index, so that always the first experts are chosen.</summary>
     public int? FixedLayer { get; init; }
 
+    /// <summary>The first of every expert's neurons, as many as this, are zero.</summary>
+    public int Pruned { get; init; }
+
     /// <summary>Bytes of one expert, in F32.</summary>
     public long ExpertBytes => 3L * Hidden * Width * sizeof(float);
 
@@ -58,9 +61,9 @@ internal sealed record MoeModel
             for (int expert = 0; expert < Experts; expert++)
             {
                 string[] names = Normalised ? ["w1", "w3", "w2"] : ["gate_proj", "up_proj", "down_proj"];
-                Add($"{prefix}.{module}.experts.{expert}.{names[0]}.weight", 0.2f, Width, Hidden);
-                Add($"{prefix}.{module}.experts.{expert}.{names[1]}.weight", 0.2f, Width, Hidden);
-                Add($"{prefix}.{module}.experts.{expert}.{names[2]}.weight", 0.2f, Hidden, Width);
+                Add($"{prefix}.{module}.experts.{expert}.{names[0]}.weight", 0.2f, Width, Hidden, (row, _) => row < Pruned);
+                Add($"{prefix}.{module}.experts.{expert}.{names[1]}.weight", 0.2f, Width, Hidden, (row, _) => row < Pruned);
+                Add($"{prefix}.{module}.experts.{expert}.{names[2]}.weight", 0.2f, Hidden, Width, (_, column) => column < Pruned);
             }
         }
         foreach (string gate in RouterState is null ? (string[])[] : ["ir", "iz", "in", "hr", "hz", "hn"])
@@ -102,8 +105,12 @@ internal sealed record MoeModel
         File.WriteAllText(Path.Combine(path, "tokenizer.json"), GoldenModel.ByteTokenizer(Vocabulary));
         return path;
 
-        void Add(string tensor, float size, int rows, int columns) => tensors.Add(TensorSource.FromValues(
-            tensor, [rows, columns], [.. Enumerable.Range(0, rows * columns).Select(_ => size * (2 * random.NextSingle() - 1))]));
+        void Add(string tensor, float size, int rows, int columns, Func<int, int, bool>? zero = null) => tensors.Add(TensorSource.FromValues(
+            tensor, [rows, columns], [.. Enumerable.Range(0, rows * columns).Select(i =>
+            {
+                float value = size * (2 * random.NextSingle() - 1);
+                return zero?.Invoke(i / columns, i % columns) == true ? 0 : value;
+            })]));
 
         void Ones(string tensor) => tensors.Add(TensorSource.FromValues(tensor, [Hidden], [.. Enumerable.Repeat(1f, Hidden)]));
     }

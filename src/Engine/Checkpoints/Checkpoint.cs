@@ -19,6 +19,11 @@ public abstract class Checkpoint : IDisposable
     public abstract bool TryGetTensor(string name, [NotNullWhen(true)] out TensorView? tensor);
 
     /// <summary>
+    /// Finds out what a tensor is, without its bytes, which may not be looked at: what a transform makes when it is asked for is not made for this.
+    /// </summary>
+    public virtual bool TryGetOutline(string name, [NotNullWhen(true)] out TensorView? outline) => TryGetTensor(name, out outline);
+
+    /// <summary>
     /// The model's configuration in the vocabulary of Hugging Face's <c>config.json</c> (<c>model_type</c>, <c>hidden_size</c>, …).
     /// </summary>
     public abstract JsonObject Config { get; }
@@ -36,6 +41,11 @@ public abstract class Checkpoint : IDisposable
     /// <exception cref="EngineException">There is no such tensor.</exception>
     public TensorView this[string name] =>
         TryGetTensor(name, out TensorView? tensor) ? tensor : throw new EngineException("the tensor is missing", Path, name);
+
+    /// <summary>What a tensor is, without its bytes: see <see cref="TryGetOutline"/>.</summary>
+    /// <exception cref="EngineException">There is no such tensor.</exception>
+    public TensorView Outline(string name) =>
+        TryGetOutline(name, out TensorView? tensor) ? tensor : throw new EngineException("the tensor is missing", Path, name);
 
     /// <inheritdoc/>
     public void Dispose()

@@ -34,6 +34,14 @@ public sealed unsafe record TensorView(string Name, DType DType, long[] Shape, n
     public static TensorView Of(CodedMatrix coded, object owner) =>
         new(coded.Name, DType.Coded, [coded.Rows, coded.Columns], 0, coded.StoredBytes, owner) { Coded = coded };
 
+    /// <summary>Only name, type and shape are known here, and the length that the bytes would have.</summary>
+    public bool IsOutline { get; private init; }
+
+    /// <summary>What a tensor is that is yet to be made.</summary>
+    /// <exception cref="EngineException">Its size overflows, or a row is not a whole number of blocks.</exception>
+    public static TensorView Outline(string name, DType dtype, long[] shape) =>
+        new(name, dtype, shape, 0, dtype.TryByteLength(shape) ?? throw new EngineException("its size overflows", item: name), typeof(TensorView)) { IsOutline = true };
+
     /// <summary>The bytes of one row.</summary>
     /// <exception cref="InvalidOperationException">Codes and scales are stored apart (<see cref="Coded"/>).</exception>
     public ReadOnlySpan<byte> Row(long row)
@@ -63,6 +71,10 @@ public sealed unsafe record TensorView(string Name, DType DType, long[] Shape, n
         if (Coded is not null)
         {
             throw new InvalidOperationException($"{Name} is stored as codes and scales apart, and has no rows of bytes");
+        }
+        if (IsOutline)
+        {
+            throw new InvalidOperationException($"{Name} is described here, and has no bytes");
         }
     }
 }

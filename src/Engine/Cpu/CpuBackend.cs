@@ -75,7 +75,7 @@ internal sealed unsafe partial class CpuBackend : IBackend
         {
             packed.Instructions = limit;
         }
-        forms |= packed.Reads;
+        forms |= packed.AllReads;
         return packed;
     }
 

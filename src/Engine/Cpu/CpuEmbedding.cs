@@ -22,7 +22,7 @@ internal sealed class CpuEmbedding : DeviceWeights
     public CpuEmbedding(EmbeddingPlan plan, int hiddenSize, Checkpoint checkpoint, LinearPlan headPlan, PackedLinear head)
     {
         HiddenSize = hiddenSize;
-        if (headPlan.Parts.Length == 1 && headPlan.Parts[0].Weight == plan.Tokens && headPlan.Inputs == hiddenSize && head.Plan == headPlan)
+        if (headPlan.Parts is [{ IsPlain: true } part] && part.Weight == plan.Tokens && headPlan.Inputs == hiddenSize && head.Plan == headPlan)
         {
             tied = head;
             vocabulary = headPlan.Outputs;

@@ -160,18 +160,14 @@ internal sealed unsafe class ExpertRun : IDisposable
 
     private void Execute(in Work work, int thread, int threads)
     {
-        into.Prepare(thread, threads);
-        team.Barrier(thread);
-        into.Multiply(thread, threads);
+        into.Run(thread, threads);
         team.Barrier(thread);
         foreach (ref Group group in groups.AsSpan(0, groupCount))
         {
             kernels.Activate(group.Expert.Plan.Activation)(Unsafe.AsPointer(ref group.Activation), thread, threads);
         }
         team.Barrier(thread);
-        down.Prepare(thread, threads);
-        team.Barrier(thread);
-        down.Multiply(thread, threads);
+        down.Run(thread, threads);
         team.Barrier(thread);
         Sum(work, thread, threads);
     }

@@ -63,11 +63,32 @@ public sealed record WeightRef(string Tensor, int FirstRow = 0, bool Transposed 
     public bool IsPlain => RowStep == 1 && Slice is null && Scales is null;
 }
 
-/// <summary>One weight matrix of a <see cref="LinearPlan"/>: <c>y = W·x + b</c> for its own rows of y.</summary>
-/// <param name="Outputs">Rows of W.</param>
-/// <param name="Weight">W, [outputs, inputs].</param>
+/// <summary>One weight matrix of a <see cref="LinearPlan"/>, and what is added to it: <c>y = W·x + B·(A·x) + b</c> for its own rows of y.</summary>
+/// <param name="Outputs">Rows of W and B.</param>
+/// <param name="Weight">W, [outputs, inputs]; null where it is zero.</param>
 /// <param name="Bias">b, [outputs], or null.</param>
-public sealed record LinearPart(int Outputs, WeightRef Weight, WeightRef? Bias = null);
+public sealed record LinearPart(int Outputs, WeightRef? Weight, WeightRef? Bias = null)
+{
+    /// <summary>
+    /// The rows of W that are not zero, ascending, each 0 … outputs − 1: no others are packed or multiplied. Null for all.
+    /// </summary>
+    public ImmutableArray<int>? Rows { get; init; }
+
+    /// <summary>A and B, or null where there are none.</summary>
+    public LowRankTerm? LowRank { get; init; }
+
+    /// <summary>All of W and nothing besides but a bias.</summary>
+    public bool IsPlain => Weight is not null && Rows is null && LowRank is null;
+
+    /// <summary>Rows of W that are stored and multiplied.</summary>
+    public int KeptRows => Weight is null ? 0 : Rows?.Length ?? Outputs;
+}
+
+/// <summary>A product of two narrow matrices that is added to a weight matrix (Hu et al. 2022; Li et al. 2023, LoSparse).</summary>
+/// <param name="Rank">Rows of A and columns of B, at least 1.</param>
+/// <param name="A">[rank, inputs].</param>
+/// <param name="B">[outputs, rank].</param>
+public sealed record LowRankTerm(int Rank, WeightRef A, WeightRef B);
 
 /// <summary>
 /// A linear map whose output is the concatenation of its parts': q, k and v are one map with three parts, gate and up one with two.

@@ -21,7 +21,8 @@ public static class ModelPlanReader
 
     /// <summary>
     /// Reads the plan from the checkpoint's configuration and checks it against the tensors that exist. No weights are read but a table of
-    /// rope factors, a few bytes of each layer, and layers that seem to be copies of each other, which become one block.
+    /// rope factors, a few bytes of each layer, layers that seem to be copies of each other, which become one block, and matrices that a low-rank product
+    /// makes up for, whose rows may be zero.
     /// </summary>
     /// <exception cref="EngineException">
     /// The family is not known; a key is missing, malformed, or asks for something that is not computed; a tensor is missing, unused or has
@@ -30,7 +31,12 @@ public static class ModelPlanReader
     public static ModelPlan Read(Checkpoint checkpoint)
     {
         ArgumentNullException.ThrowIfNull(checkpoint);
-        return SharedWeights.Find(Find(checkpoint).Read(checkpoint), checkpoint);
+        ModelPlan plan = Find(checkpoint).Read(checkpoint);
+        if (!plan.Experts().Any())
+        {
+            ExpertMapFile.RequireNone(checkpoint);
+        }
+        return SharedWeights.Find(plan, checkpoint);
     }
 
     private static ModelFamily Find(Checkpoint checkpoint)

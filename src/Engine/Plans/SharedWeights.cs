@@ -57,6 +57,14 @@ internal static class SharedWeights
         };
     }
 
+    /// <summary>Two feed-forwards compute the same with the same weights. Those whose tensors are missing are not looked into, and count as the same.</summary>
+    public static bool AreSame(FeedForwardPlan a, FeedForwardPlan b, Checkpoint checkpoint)
+    {
+        Description first = Describe(a), second = Describe(b);
+        return first.Tensors.Concat(second.Tensors).Any(rows => !checkpoint.TryGetOutline(rows.Tensor, out _))
+            || (first.Shape == second.Shape && AreEqual(first, second, checkpoint));
+    }
+
     /// <summary>Routed experts with the same weights share a slot; a shared expert keeps its own, so that no token has a slot for two reasons.</summary>
     private static ExpertsPlan MergeSlots(ExpertsPlan plan, Checkpoint checkpoint)
     {
@@ -90,7 +98,7 @@ internal static class SharedWeights
     private static LinearPlan TieHead(ModelPlan plan, Checkpoint checkpoint)
     {
         WeightRef tokens = plan.Embedding.Tokens;
-        return plan.Head.Parts is [{ Weight: { FirstRow: 0, Transposed: false, IsPlain: true } weight } part] && weight != tokens
+        return plan.Head.Parts is [{ IsPlain: true, Weight: { FirstRow: 0, Transposed: false, IsPlain: true } weight } part] && weight != tokens
             && checkpoint.TryGetTensor(weight.Tensor, out TensorView? head) && checkpoint.TryGetTensor(tokens.Tensor, out TensorView? table)
             && head.DType == table.DType && head.Shape.AsSpan().SequenceEqual(table.Shape) && Sample(head).SequenceEqual(Sample(table))
             && head.ContentEquals(table)
@@ -273,8 +281,8 @@ internal static class SharedWeights
             Add($"{linear.Inputs}");
             foreach (LinearPart part in linear.Parts)
             {
-                Add($"{part.Outputs}");
-                if (part.Weight.Transposed || !part.Weight.IsPlain)
+                Add($"{part.Outputs} {(part.Rows is { } rows ? string.Join(' ', rows) : "all")}");
+                if (part.Weight is null or { Transposed: true } or { IsPlain: false })
                 {
                     Add(part.Weight);
                 }
@@ -282,6 +290,9 @@ internal static class SharedWeights
                 {
                     Tensors.Add(new StoredRows(part.Weight.Tensor, part.Weight.FirstRow, part.Outputs));
                 }
+                Add(part.LowRank is { } term ? $"{term.Rank}" : "no term");
+                Add(part.LowRank?.A);
+                Add(part.LowRank?.B);
                 Add(part.Bias);
             }
         }

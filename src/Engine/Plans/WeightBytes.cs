@@ -8,8 +8,9 @@ namespace Engine.Plans;
 public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? typeOf = null)
 {
     /// <summary>A linear map.</summary>
-    public long Of(LinearPlan linear) =>
-        linear.Parts.Sum(part => Share(part.Weight, (long)part.Outputs * linear.Inputs) + Share(part.Bias, part.Outputs));
+    public long Of(LinearPlan linear) => linear.Parts.Sum(part =>
+        Share(part.Weight, (long)part.KeptRows * linear.Inputs) + Share(part.Bias, part.Outputs)
+        + (part.LowRank is { } term ? Share(term.A, (long)term.Rank * linear.Inputs) + Share(term.B, (long)term.Rank * part.Outputs) : 0));
 
     /// <summary>A norm; 0 where there is none.</summary>
     public long Of(NormPlan? norm) => norm is null ? 0 : Share(norm.Weight, long.MaxValue) + Share(norm.Bias, long.MaxValue);
@@ -62,14 +63,14 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
     }
 
     /// <summary>A row of a table; 0 where there is no table.</summary>
-    public long Row(WeightRef? table) => table is null ? 0 : RowBytes(checkpoint[table.Tensor]);
+    public long Row(WeightRef? table) => table is null ? 0 : RowBytes(checkpoint.Outline(table.Tensor));
 
     /// <summary>Slots of all mixtures, and everything else, each counted once however many layers share it.</summary>
     public (long Experts, long Others) Totals(ModelPlan plan)
     {
         long experts = 0;
         long others = Of(plan.Head) + Of(plan.FinalNorm) + Share(plan.Embedding.Positions, long.MaxValue);
-        others += plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor) ? 0 : Share(plan.Embedding.Tokens, long.MaxValue);
+        others += plan.Head.Parts.Any(part => part.Weight?.Tensor == plan.Embedding.Tokens.Tensor) ? 0 : Share(plan.Embedding.Tokens, long.MaxValue);
         others += plan.Layers.Steps.SelectMany(static step => (NormPlan?[])[step.AttentionNorm, step.FeedForwardNorm]).Distinct().Sum(norm => Of(norm));
         HashSet<object> counted = new(ReferenceEqualityComparer.Instance);
         foreach (BlockPlan block in plan.Layers.Blocks)
@@ -101,7 +102,7 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
             // MXFP4 apart from its scales: two elements in a byte, and a byte of scale for 32 of them.
             return elements / 2 + elements / 32;
         }
-        TensorView tensor = checkpoint[weight.Tensor];
+        TensorView tensor = checkpoint.Outline(weight.Tensor);
         return (long)((Int128)RowBytes(tensor) * tensor.Rows * Math.Min(elements, tensor.ElementCount) / tensor.ElementCount);
     }
 }

@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Codecs;
 
@@ -43,6 +44,35 @@ internal sealed unsafe class WeightRows : IDisposable
         return weight.Scales is null
             ? new WeightRows(tensor, weight.FirstRow, weight.RowStep, weight.Transposed)
             : Join(weight, rows, tensor, Slice(weight, checkpoint[weight.Scales], 2, checkpoint), checkpoint);
+    }
+
+    /// <summary>Some of the rows, one behind the other as a matrix of their own, which takes memory until it is disposed.</summary>
+    /// <param name="rows">Which, ascending.</param>
+    /// <param name="count">Rows that there are.</param>
+    /// <param name="checkpoint">For messages.</param>
+    /// <exception cref="EngineException">They are not ascending or there are no such rows, or the matrix is not stored row by row.</exception>
+    public WeightRows Gather(ImmutableArray<int> rows, int count, Checkpoint checkpoint)
+    {
+        if (Transposed || Tensor.Coded is not null)
+        {
+            throw new EngineException("rows of a matrix that is stored as [inputs, outputs], or as codes and scales apart, cannot be chosen", checkpoint.Path, Tensor.Name);
+        }
+        for (int i = 0, before = -1; i < rows.Length; before = rows[i++])
+        {
+            if (rows[i] <= before || rows[i] >= count)
+            {
+                throw new EngineException($"expected rows above {before} and below {count}, found {rows[i]}", checkpoint.Path, Tensor.Name);
+            }
+        }
+        long rowBytes = Tensor.RowBytes;
+        var buffer = new UnmanagedBuffer(rows.Length * rowBytes);
+        for (int i = 0; i < rows.Length; i++)
+        {
+            Tensor.Row(Row(rows[i])).CopyTo(new Span<byte>((byte*)buffer.Address + i * rowBytes, checked((int)rowBytes)));
+        }
+        Tensor.Evict();
+        return new WeightRows(
+            Tensor with { Shape = [rows.Length, Tensor.Columns], Address = buffer.Address, ByteLength = rows.Length * rowBytes, Owner = buffer }, 0, 1, false, buffer);
     }
 
     /// <summary>Where a row of the matrix is.</summary>

@@ -6,6 +6,7 @@ using Engine.Checkpoints.Writing;
 using Engine.Cpu;
 using Engine.Execution;
 using Engine.Plans;
+using Engine.Transforms.Pruning;
 using Engine.Transforms.Quantization;
 using Host.CommandLine;
 using Host.Measuring;
@@ -274,8 +275,10 @@ internal sealed record BenchModel(
     public static BenchModel Describe(string path, LanguageModel model, LanguageModelOptions options)
     {
         using Checkpoint checkpoint = CheckpointFile.Open(path);
-        QuantizedCheckpoint? quantized = options.Quantize is null ? null : new(checkpoint, QuantizationRecipe.Named(options.Quantize));
-        WeightBytes sizes = new(checkpoint, tensor => quantized?.TypeOf(tensor.Name) ?? tensor.DType);
+        QuantizationRecipe? recipe = options.Quantize is null ? null : QuantizationRecipe.Named(options.Quantize);
+        Checkpoint compacted = CompactedCheckpoint.Apply(checkpoint, recipe);
+        QuantizedCheckpoint? quantized = recipe is null ? null : new(compacted, recipe);
+        WeightBytes sizes = new(compacted, tensor => quantized?.TypeOf(tensor.Name) ?? tensor.DType);
         long dense = WeightTraffic.DenseBytesPerToken(model.Plan, sizes);
         long experts = WeightTraffic.ExpertBytesPerToken(model.Plan, sizes, options.ExpertsPerToken);
         return new BenchModel(

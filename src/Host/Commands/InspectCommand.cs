@@ -143,6 +143,10 @@ internal sealed class InspectCommand
             {
                 Console.Out.WriteLine($"parallel streams: {string.Join(", ", streams)}");
             }
+            if (plan.RemovedNeurons > 0)
+            {
+                Console.Out.WriteLine($"pruned: {plan.RemovedNeurons} neurons of feed-forwards contribute nothing and are left out");
+            }
             if (plan.Experts is { } experts)
             {
                 Console.Out.WriteLine(

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using Engine;
 using Engine.Checkpoints;
 using Engine.Plans;
+using Engine.Transforms.Pruning;
 
 namespace Host.Inspection;
 
@@ -17,7 +18,7 @@ internal static class CheckpointInspector
         {
             ScanAll(tensors, scans, progress, cancellationToken);
         }
-        (PlanDescription? plan, string? reason) = DescribePlan(checkpoint);
+        (PlanDescription? plan, string? reason) = DescribePlan(checkpoint, scan);
         return new InspectResult(
             checkpoint.Path,
             plan?.Family ?? FamilyName(checkpoint),
@@ -52,11 +53,12 @@ internal static class CheckpointInspector
         }
     }
 
-    private static (PlanDescription? Plan, string? Reason) DescribePlan(Checkpoint checkpoint)
+    private static (PlanDescription? Plan, string? Reason) DescribePlan(Checkpoint checkpoint, bool scan)
     {
         try
         {
-            return (PlanDescription.Of(ModelPlanReader.Read(checkpoint), checkpoint), null);
+            Checkpoint compacted = scan ? CompactedCheckpoint.Apply(checkpoint) : checkpoint;
+            return (PlanDescription.Of(ModelPlanReader.Read(compacted), compacted) with { RemovedNeurons = scan ? (compacted as CompactedCheckpoint)?.RemovedNeurons ?? 0 : null }, null);
         }
         catch (EngineException unsupported)
         {

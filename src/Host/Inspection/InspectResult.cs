@@ -83,6 +83,9 @@ internal sealed record PlanDescription(
     IReadOnlyList<int>? Streams,
     ExpertsDescription? Experts)
 {
+    /// <summary>Neurons of feed-forwards and experts that are stored but contribute nothing, and are left out; absent without a scan.</summary>
+    public long? RemovedNeurons { get; init; }
+
     public static PlanDescription Of(ModelPlan plan, Checkpoint checkpoint)
     {
         ImmutableArray<BlockPlan> blocks = plan.Layers.Blocks;
@@ -92,7 +95,7 @@ internal sealed record PlanDescription(
             plan.Family, plan.VocabularySize, plan.HiddenSize, plan.ContextLength, plan.LongContextLength,
             plan.Layers.Steps.Length, plan.Layers.Blocks.Length, plan.Layers.KvSlots.Length,
             attention?.Heads, attention?.KvHeads, attention?.HeadDim, feedForward?.Width,
-            plan.Head.Parts.Any(part => part.Weight.Tensor == plan.Embedding.Tokens.Tensor),
+            plan.Head.Parts.Any(part => part.Weight?.Tensor == plan.Embedding.Tokens.Tensor),
             plan.Layers.Recursion is { } recursion ? RecursionDescription.Of(recursion, plan.Layers) : null,
             plan.Streams is { } streams ? [.. streams.Sets.Select(static set => set.Count)] : null,
             plan.Experts().Any() ? ExpertsDescription.Of(plan, new WeightBytes(checkpoint)) : null);

@@ -140,7 +140,7 @@ public sealed class VocabularyTests : IDisposable
             EngineException exception = Assert.Throws<EngineException>(() => CheckpointFile.Open(folder.Path));
             Assert.EndsWith("config.json", exception.File, StringComparison.Ordinal);
         }
-        foreach (string config in new[] { "[]", "{\"a\":1,\"a\":2}", "nonsense", """{"quantization_config":{"quant_method":"gptq"}}""" })
+        foreach (string config in new[] { "[]", "{\"a\":1,\"a\":2}", "nonsense", """{"quantization_config":{"quant_method":"exl2"}}""" })
         {
             File.WriteAllText(folder.File("config.json"), config);
             EngineException exception = Assert.Throws<EngineException>(() => CheckpointFile.Open(folder.Path));

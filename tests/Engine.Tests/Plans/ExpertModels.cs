@@ -158,8 +158,8 @@ internal static class ExpertModels
             .SelectMany(static experts => experts.Slots)
             .SelectMany(static slot => (IEnumerable<(LinearPlan, LinearPart)>)
                 [.. slot.In.Parts.Select(part => (slot.In, part)), .. slot.Down.Parts.Select(part => (slot.Down, part))])
-            .Select(entry => checkpoint[entry.Item2.Weight.Tensor].ToFloats()
-                .AsSpan(entry.Item2.Weight.FirstRow * entry.Item1.Inputs, entry.Item2.Outputs * entry.Item1.Inputs).ToArray())];
+            .Select(entry => checkpoint[entry.Item2.Weight!.Tensor].ToFloats()
+                .AsSpan(entry.Item2.Weight!.FirstRow * entry.Item1.Inputs, entry.Item2.Outputs * entry.Item1.Inputs).ToArray())];
 
     private static void AddAttention(TinyModel model, string name, string family)
     {

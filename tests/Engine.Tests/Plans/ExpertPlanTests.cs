@@ -95,7 +95,7 @@ public sealed class ExpertPlanTests
         Assert.Equal(Experts + 1, experts.Router.Logits.Outputs);
         Assert.Equal([new SharedExpert(Experts, Experts)], experts.Shared);
         Assert.Equal((Experts + 1, SharedWidth), (experts.Slots.Length, experts.Slots[Experts].Width));
-        Assert.Equal("model.layers.2.mlp.shared_expert.up_proj.weight", experts.Slots[Experts].In.Parts[1].Weight.Tensor);
+        Assert.Equal("model.layers.2.mlp.shared_expert.up_proj.weight", experts.Slots[Experts].In.Parts[1].Weight!.Tensor);
         Assert.False(experts.Router.Normalize);
     }
 

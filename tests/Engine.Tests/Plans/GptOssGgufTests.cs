@@ -5,6 +5,7 @@ using Engine.Checkpoints.Writing;
 using Engine.Plans;
 using Engine.Reference;
 using Engine.Tests.Plans.Oracle;
+using Engine.Transforms.Pruning;
 
 namespace Engine.Tests.Plans;
 
@@ -69,6 +70,35 @@ public sealed class GptOssGgufTests
         TinyModel model = MoeModels.Make("gpt_oss", 1);
         MoeModels.Change(model.Config, differences);
         Assert.Equal(item, Refuse(model).Item);
+    }
+
+    [Fact]
+    public void Neurons_whose_outputs_are_zero_are_left_out_and_no_others()
+    {
+        const int Width = 32, Hidden = 64;
+        (TinyModel model, int[] tokens, double[][] expected) = MoeModels.Draw("gpt_oss", 13, static drawn =>
+        {
+            foreach ((string name, (long[] shape, float[] values)) in drawn.Tensors)
+            {
+                // down_proj [experts, width, hidden]: expert e loses its first 5e neurons. Gates of others are zero, which here does not make them vanish.
+                for (int expert = 0; expert < 6 && name.EndsWith("experts.down_proj", StringComparison.Ordinal); expert++)
+                {
+                    Array.Clear(values, expert * Width * Hidden, expert * 5 * Hidden);
+                }
+                for (int i = 0; i < values.Length && name.EndsWith("experts.gate_up_proj", StringComparison.Ordinal); i++)
+                {
+                    values[i] = i % (2 * Width) == 2 * Width - 2 ? 0 : values[i];
+                }
+            }
+        });
+        using var folder = new TemporaryFolder();
+        string path = Path.Combine(folder.Path, "model.gguf");
+        GgufWriter.Write(path, Metadata(), [.. model.Tensors.SelectMany(pair => Sources(pair.Key, pair.Value.Shape, pair.Value.Values, DType.F32))]);
+        var compacted = Assert.IsType<CompactedCheckpoint>(CompactedCheckpoint.Apply(CheckpointFile.Open(path)));
+        Assert.Equal(3 * 5 * (1 + 2 + 3 + 4 + 5), compacted.RemovedNeurons);
+        using var harness = new ModelHarness(compacted, new ReferenceBackend(), pageTokens: 4);
+        Assert.Equal([32, 27, 22, 17, 12, 7], harness.Plan.Layers.Blocks[1].Experts!.Slots.Select(static slot => slot.Width));
+        FamiliesAgainstOracleTests.AssertClose(expected, harness.Run(tokens, chunk: 5), FamiliesAgainstOracleTests.ReferenceTolerance, model);
     }
 
     [Fact]

@@ -34,7 +34,7 @@ public sealed class LatentPlanTests
         LatentPlan latent = Read(Make("deepseek_v2 lite")).Layers.Blocks[0].Attention!.Latent!;
         Assert.Null(latent.QueryDown);
         Assert.Null(latent.QueryDownNorm);
-        Assert.Equal((32, "model.layers.0.self_attn.q_proj.weight"), (latent.Query.Inputs, latent.Query.Parts[0].Weight.Tensor));
+        Assert.Equal((32, "model.layers.0.self_attn.q_proj.weight"), (latent.Query.Inputs, latent.Query.Parts[0].Weight!.Tensor));
     }
 
     [Fact]

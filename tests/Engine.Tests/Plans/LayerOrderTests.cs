@@ -46,7 +46,7 @@ public sealed class LayerOrderTests
     {
         ModelPlan plan = LayerOrder.Apply(Plan("llama tied"), "2,1=0");
         Assert.Equal(["model.layers.2.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"],
-            plan.Layers.Steps.Select(step => plan.Layers.Blocks[step.Block].FeedForward!.In.Parts[1].Weight.Tensor));
+            plan.Layers.Steps.Select(step => plan.Layers.Blocks[step.Block].FeedForward!.In.Parts[1].Weight!.Tensor));
     }
 
     [Theory]

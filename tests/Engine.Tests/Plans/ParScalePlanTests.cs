@@ -18,7 +18,7 @@ public sealed class ParScalePlanTests
     {
         using Checkpoint checkpoint = CheckpointFile.Open(Path.Combine(AppContext.BaseDirectory, "Golden", "parscale", name));
         ModelPlan plan = ModelPlanReader.Read(checkpoint);
-        Assert.Equal(("parscale", 2048, head), (plan.Family, plan.ContextLength, plan.Head.Parts[0].Weight.Tensor));
+        Assert.Equal(("parscale", 2048, head), (plan.Family, plan.ContextLength, plan.Head.Parts[0].Weight!.Tensor));
         Assert.All(plan.Layers.Blocks, static block => Assert.Null(block.Attention!.SlidingWindow));
         Assert.All(plan.Layers.Blocks, static block => Assert.All(block.Attention!.Qkv.Parts, static part => Assert.NotNull(part.Bias)));
         Assert.Equal(streams > 1, plan.Layers.KvSlots[0].SharedByStreams);

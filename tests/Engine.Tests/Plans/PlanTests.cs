@@ -36,7 +36,7 @@ public sealed class PlanTests
         Assert.Equal((Activation.SwiGlu, 44, 88), (feedForward.Activation, feedForward.Width, feedForward.In.Outputs));
         Assert.Equal(
             ["model.layers.1.mlp.gate_proj.weight", "model.layers.1.mlp.up_proj.weight"],
-            feedForward.In.Parts.Select(static part => part.Weight.Tensor));
+            feedForward.In.Parts.Select(static part => part.Weight!.Tensor));
         Assert.Equal([new LinearPart(32, new WeightRef("model.layers.1.mlp.down_proj.weight"))], feedForward.Down.Parts);
     }
 
@@ -47,10 +47,10 @@ public sealed class PlanTests
         Assert.Equal(new WeightRef("transformer.wpe.weight"), plan.Embedding.Positions);
         AttentionPlan attention = plan.Layers.Blocks[2].Attention!;
         Assert.Null(attention.Rope);
-        Assert.Equal([0, 24, 48], attention.Qkv.Parts.Select(static part => part.Weight.FirstRow));
+        Assert.Equal([0, 24, 48], attention.Qkv.Parts.Select(static part => part.Weight!.FirstRow));
         Assert.Equal([0, 24, 48], attention.Qkv.Parts.Select(static part => part.Bias!.FirstRow));
         Assert.All(attention.Qkv.Parts, static part => Assert.Equal((24, "transformer.h.2.attn.c_attn.weight", true),
-            (part.Outputs, part.Weight.Tensor, part.Weight.Transposed)));
+            (part.Outputs, part.Weight!.Tensor, part.Weight!.Transposed)));
         Assert.Equal(new WeightRef("transformer.h.2.mlp.c_proj.weight", 0, Transposed: true),
             plan.Layers.Blocks[2].FeedForward!.Down.Parts[0].Weight);
         Assert.Equal(plan.Embedding.Tokens, plan.Head.Parts[0].Weight);
@@ -67,7 +67,7 @@ public sealed class PlanTests
         Assert.Equal("model.embed_tokens.weight", HeadOf("llama tied"));
 
         static string HeadOf(string name) =>
-            Plan(name, static model => model.Config.Remove("tie_word_embeddings")).Head.Parts[0].Weight.Tensor;
+            Plan(name, static model => model.Config.Remove("tie_word_embeddings")).Head.Parts[0].Weight!.Tensor;
     }
 
     [Fact]
@@ -81,7 +81,7 @@ public sealed class PlanTests
                 model.Tensors.Add(name["model.".Length..], tensor);
             }
         });
-        Assert.Equal("layers.0.self_attn.o_proj.weight", plan.Layers.Blocks[0].Attention!.Output.Parts[0].Weight.Tensor);
+        Assert.Equal("layers.0.self_attn.o_proj.weight", plan.Layers.Blocks[0].Attention!.Output.Parts[0].Weight!.Tensor);
     }
 
     [Theory]

@@ -66,7 +66,7 @@ public sealed class RecurrentRouterTests
         Assert.All(mixtures, mixture => Assert.Same(cell, mixture.Router.Recurrence!.Cell));
         Assert.Equal((RecurrentCell.Gru, 14, 42, 42), (cell.Kind, cell.Width, cell.Input.Outputs, cell.Hidden.Outputs));
         Assert.Equal(
-            ["r", "z", "n"], cell.Input.Parts.Select(static part => part.Weight.Tensor["model.rnn_router.weight_i".Length..]));
+            ["r", "z", "n"], cell.Input.Parts.Select(static part => part.Weight!.Tensor["model.rnn_router.weight_i".Length..]));
         Assert.Equal("model.rnn_router.bias_hn", cell.Hidden.Parts[2].Bias!.Tensor);
         RouterPlan router = mixtures[1].Router;
         Assert.Equal(new WeightRef("model.layers.1.block_sparse_moe.weight1"), router.Recurrence!.Projection.Parts[0].Weight);
@@ -84,7 +84,7 @@ public sealed class RecurrentRouterTests
         ExpertsPlan mixture = plan.Layers.Blocks[1].Experts!;
         Assert.Equal((0.7f, 6), (mixture.Router.Scale, mixture.Router.Experts));
         Assert.Equal([new SharedExpert(6, Weight: 0.4f)], mixture.Shared);
-        Assert.Equal((28, "model.layers.1.mlp_share.up_proj.weight"), (mixture.Slots[6].Width, mixture.Slots[6].In.Parts[1].Weight.Tensor));
+        Assert.Equal((28, "model.layers.1.mlp_share.up_proj.weight"), (mixture.Slots[6].Width, mixture.Slots[6].In.Parts[1].Weight!.Tensor));
         Assert.All(mixture.Slots[..6], static slot => Assert.Equal("model.layers.1.block_sparse_moe.bias", slot.Down.Parts[0].Bias!.Tensor));
         Assert.Null(mixture.Slots[6].Down.Parts[0].Bias);
         // Without a shared expert the mixture counts in full.

@@ -54,7 +54,7 @@ public sealed class RecursionPlanTests
         static string HeadOf(string name)
         {
             using Checkpoint checkpoint = Open(name);
-            return ModelPlanReader.Read(checkpoint).Head.Parts[0].Weight.Tensor;
+            return ModelPlanReader.Read(checkpoint).Head.Parts[0].Weight!.Tensor;
         }
     }
 
@@ -68,7 +68,7 @@ public sealed class RecursionPlanTests
         Assert.Equal([1.0, 0.6666666666666666, 0.3333333333333333], router.Capacities);
         Assert.Equal(
             ["model.layers.1.mor_router.router.weight", "model.layers.2.mor_router.router.weight", "model.layers.3.mor_router.router.weight"],
-            router.Networks.Select(static network => network.In.Parts[0].Weight.Tensor));
+            router.Networks.Select(static network => network.In.Parts[0].Weight!.Tensor));
         Assert.All(router.Networks, static network => Assert.Equal((64, 1, null), (network.In.Inputs, network.Outputs, network.Out)));
         Assert.Empty(router.Auxiliary);
         Assert.Empty(router.SelectionBias);
@@ -81,7 +81,7 @@ public sealed class RecursionPlanTests
         DepthRouterPlan router = ModelPlanReader.Read(checkpoint).Layers.Recursion!.Router!;
         Assert.Equal((DepthRouterKind.TokenChoice, RouterScore.Softmax, 1f), (router.Kind, router.Score, router.Alpha));
         RouterNetwork network = Assert.Single(router.Networks);
-        Assert.Equal((3, "model.layers.1.mor_router.router.weight"), (network.Outputs, network.In.Parts[0].Weight.Tensor));
+        Assert.Equal((3, "model.layers.1.mor_router.router.weight"), (network.Outputs, network.In.Parts[0].Weight!.Tensor));
         Assert.Empty(router.Capacities);
     }
 
@@ -91,9 +91,9 @@ public sealed class RecursionPlanTests
         using Checkpoint checkpoint = Open("mor_expert_rec2_mlp_fullnames_bf16");
         RouterNetwork network = ModelPlanReader.Read(checkpoint).Layers.Recursion!.Router!.Networks[1];
         Assert.Equal((64, 128, "model.layers.2.mor_router.router.0.weight"),
-            (network.In.Inputs, network.In.Outputs, network.In.Parts[0].Weight.Tensor));
+            (network.In.Inputs, network.In.Outputs, network.In.Parts[0].Weight!.Tensor));
         Assert.Equal((128, 1, "model.layers.2.mor_router.router.2.weight"),
-            (network.Out!.Inputs, network.Outputs, network.Out.Parts[0].Weight.Tensor));
+            (network.Out!.Inputs, network.Outputs, network.Out.Parts[0].Weight!.Tensor));
     }
 
     [Theory]
@@ -111,7 +111,7 @@ public sealed class RecursionPlanTests
         LayerMap map = plan.Layers;
         Assert.Equal(owners.Distinct().Count(), map.Blocks.Length);
         Assert.Equal(owners.Select(static owner => $"model.layers.{owner}.self_attn.q_proj.weight"),
-            map.Steps.Select(step => map.Blocks[step.Block].Attention!.Qkv.Parts[0].Weight.Tensor));
+            map.Steps.Select(step => map.Blocks[step.Block].Attention!.Qkv.Parts[0].Weight!.Tensor));
         Assert.Equal(owners.Select(static owner => $"model.layers.{owner}.input_layernorm.weight"),
             map.Steps.Select(static step => step.AttentionNorm!.Weight.Tensor));
         int[] distinct = [.. owners.Distinct()];
@@ -152,7 +152,7 @@ public sealed class RecursionPlanTests
         Assert.NotEqual(first.Block, second.Block);
         Assert.Same(plan.Layers.Blocks[first.Block].Attention, plan.Layers.Blocks[second.Block].Attention);
 
-        string UpOf(ModelPlan plan) => plan.Layers.Blocks[plan.Layers.Steps[step].Block].FeedForward!.In.Parts[1].Weight.Tensor;
+        string UpOf(ModelPlan plan) => plan.Layers.Blocks[plan.Layers.Steps[step].Block].FeedForward!.In.Parts[1].Weight!.Tensor;
     }
 
     [Fact]
@@ -187,8 +187,8 @@ public sealed class RecursionPlanTests
         Assert.Equal((RouterScore.Tanh, 0.3f, 2.5f, false), (router.Score, router.Alpha, router.Temperature, router.Weighted));
         Assert.Equal([0.75, 0.5], router.Capacities);
         Assert.Equal(["model.layers.0.mlp_router.router.2.weight", "model.layers.1.mlp_router.router.2.weight"],
-            router.Auxiliary.Select(static network => network.Out!.Parts[0].Weight.Tensor));
-        Assert.Equal("model.layers.1.mor_router.router.0.weight", router.Networks[1].In.Parts[0].Weight.Tensor);
+            router.Auxiliary.Select(static network => network.Out!.Parts[0].Weight!.Tensor));
+        Assert.Equal("model.layers.1.mor_router.router.0.weight", router.Networks[1].In.Parts[0].Weight!.Tensor);
     }
 
     [Fact]

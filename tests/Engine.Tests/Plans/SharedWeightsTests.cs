@@ -121,9 +121,9 @@ public sealed class SharedWeightsTests
     public void A_head_that_copies_the_token_table_is_the_token_table()
     {
         TinyModel model = TinyModels.Make("llama yarn", 8);
-        Assert.Equal("lm_head.weight", Plan(model).Head.Parts[0].Weight.Tensor);
+        Assert.Equal("lm_head.weight", Plan(model).Head.Parts[0].Weight!.Tensor);
         model.Tensors["lm_head.weight"] = model.Tensors["model.embed_tokens.weight"];
-        Assert.Equal("model.embed_tokens.weight", Plan(model).Head.Parts[0].Weight.Tensor);
+        Assert.Equal("model.embed_tokens.weight", Plan(model).Head.Parts[0].Weight!.Tensor);
     }
 
     [Fact]
@@ -134,7 +134,7 @@ public sealed class SharedWeightsTests
         Assert.Contains("model.layers.2.block.0.mlp.up_proj.weight", checkpoint.TensorNames);
         ModelPlan plan = ModelPlanReader.Read(checkpoint);
         Assert.Equal([0, 1, 2, 1, 2, 3], plan.Layers.Steps.Select(static step => step.Block));
-        Assert.Equal("model.embed_tokens.weight", plan.Head.Parts[0].Weight.Tensor);
+        Assert.Equal("model.embed_tokens.weight", plan.Head.Parts[0].Weight!.Tensor);
     }
 
     private static void Copy(TinyModel model, int from, int to, string[] names)

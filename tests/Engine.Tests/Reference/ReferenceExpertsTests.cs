@@ -139,7 +139,7 @@ public sealed class ReferenceExpertsTests : IDisposable
         {
             return;
         }
-        float[] inWeights = Read(plan.In.Parts[0].Weight), down = Read(plan.Down.Parts[0].Weight), bias = Read(plan.Down.Parts[0].Bias!);
+        float[] inWeights = Read(plan.In.Parts[0].Weight!), down = Read(plan.Down.Parts[0].Weight!), bias = Read(plan.Down.Parts[0].Bias!);
         for (int o = 0; o < Hidden; o++)
         {
             double y = bias[o];

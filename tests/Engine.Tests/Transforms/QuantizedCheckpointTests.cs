@@ -5,6 +5,7 @@ using Engine.Checkpoints.Writing;
 using Engine.Execution;
 using Engine.Plans;
 using Engine.Tests.Plans;
+using Engine.Tests.Plans.Oracle;
 using Engine.Transforms.Quantization;
 
 namespace Engine.Tests.Transforms;
@@ -39,6 +40,35 @@ public sealed class QuantizedCheckpointTests
                 Cpu.TestRows.SameBits(expected[t], found[t], $"{format}, token {t}");
             }
         }
+    }
+
+    [Fact]
+    public void Of_compressed_linears_the_rows_are_quantized_and_the_narrow_matrices_are_not()
+    {
+        TinyModel model = MoeModels.Make("mixtral", Random.Shared.Next(), """{"num_experts_per_tok": 6}""");
+        MoeLayouts.Compress(model);
+        int[] tokens = model.Tokens(9);
+        double[][] expected = new MoeOracle(model).Logits(tokens);
+        using MemoryCheckpoint source = model.ToCheckpoint();
+        ModelPlan plan = ModelPlanReader.Read(source);
+        using var harness = new ModelHarness(
+            new QuantizedCheckpoint(model.ToCheckpoint(), QuantizationRecipe.Named("Q8_0")), new Engine.Cpu.CpuBackend(new() { Threads = 2 }), plan: plan);
+        using var quantized = new QuantizedCheckpoint(model.ToCheckpoint(), QuantizationRecipe.Named("Q8_0"));
+        const string Linear = "model.layers.1.block_sparse_moe.experts.3.w3";
+        Assert.Equal(DType.Q8_0, quantized[$"{Linear}.sparse.weight"].DType);
+        Assert.Equal(DType.Q8_0, quantized.Outline($"{Linear}.sparse.weight").DType);
+        Assert.Equal(DType.F32, quantized[$"{Linear}.left.weight"].DType);
+        Assert.Equal(DType.F32, quantized[$"{Linear}.right.weight"].DType);
+        float[][] actual = harness.Run(tokens, chunk: 9);
+        double error = 0, power = 0;
+        foreach ((double want, float found) in expected.SelectMany(static row => row).Zip(actual.SelectMany(static row => row)))
+        {
+            error += (want - found) * (want - found);
+            power += want * want;
+        }
+        // All experts are chosen, so that eight bits send no token elsewhere.
+        Assert.InRange(Math.Sqrt(error / power), 1e-6, 0.05);
+        Assert.Equal(actual, harness.Run(tokens, chunk: 1));
     }
 
     [Theory]
@@ -97,10 +127,10 @@ public sealed class QuantizedCheckpointTests
                     foreach (LinearPart part in experts.Slots.SelectMany(static slot => slot.In.Parts.Concat(slot.Down.Parts)))
                     {
                         // Rows that are not whole blocks of 32 become F16.
-                        TensorView tensor = quantized[part.Weight.Tensor];
+                        TensorView tensor = quantized[part.Weight!.Tensor];
                         Assert.True(tensor.DType == (tensor.Columns % 32 == 0 ? DType.Q8_0 : DType.F16), $"{family}: {tensor.Name} is {tensor.DType}");
                     }
-                    Assert.All(experts.Router.Logits.Parts, part => Assert.Equal(DType.F32, quantized.TypeOf(part.Weight.Tensor)));
+                    Assert.All(experts.Router.Logits.Parts, part => Assert.Equal(DType.F32, quantized.TypeOf(part.Weight!.Tensor)));
                 }
             }
         }

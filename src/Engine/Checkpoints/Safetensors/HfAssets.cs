@@ -8,6 +8,9 @@ internal sealed class HfAssets(string folder)
 {
     public const string ConfigName = "config.json";
 
+    /// <summary>Which experts are one and which were dropped; this engine's own.</summary>
+    public const string ExpertMapName = "expert_map.json";
+
     // A tokenizer.json of a large vocabulary has tens of megabytes; nothing legitimate comes near this.
     private const long MaxAssetBytes = 512L << 20;
 

@@ -1,4 +1,5 @@
 using Engine.Checkpoints.Gguf;
+using Engine.Checkpoints.Safetensors;
 
 namespace Engine.Checkpoints.Writing;
 
@@ -52,6 +53,11 @@ public static class GgufConverter
 
     private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
+        if (source.ReadAsset(HfAssets.ExpertMapName) is not null)
+        {
+            throw new EngineException(
+                "GGUF cannot say which experts are one and which were dropped", Path.Combine(source.Path, HfAssets.ExpertMapName));
+        }
         var config = new HfConfig(source);
         GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.ModelTypes.Contains(config.ModelType))
             ?? throw new EngineException($"GGUF's names for the family {config.ModelType} are not known here", source.Path, "model_type");

@@ -13,14 +13,16 @@ internal static unsafe class MatrixLoader
     // Mapped pages are let go after every run of this size, so that packing holds the packed copy and little of the file.
     private const long RunBytes = 16 << 20;
 
-    /// <summary>Packs one part.</summary>
+    /// <summary>Packs the matrix of a part, or the subset of its rows that the part has, and the bias of a whole one.</summary>
     /// <exception cref="EngineException">The tensor is missing or does not fit.</exception>
     public static PackedMatrix Load(
         LinearPart part, int inputs, int firstOutput, Checkpoint checkpoint, ThreadTeam team, ActivationPrecision activations)
     {
-        using WeightRows source = WeightRows.Open(part.Weight, part.Outputs, checkpoint);
-        RequireShape(source, part.Outputs, inputs, checkpoint);
-        PackedMatrix matrix = Create(source, part.Outputs, inputs, firstOutput, checkpoint, activations);
+        using WeightRows whole = WeightRows.Open(part.Weight!, part.Outputs, checkpoint);
+        RequireShape(whole, part.Outputs, inputs, checkpoint);
+        using WeightRows? kept = part.Rows is { } rows ? whole.Gather(rows, part.Outputs, checkpoint) : null;
+        WeightRows source = kept ?? whole;
+        PackedMatrix matrix = Create(source, part.KeptRows, inputs, firstOutput, checkpoint, activations);
         try
         {
             matrix.Bias = part.Bias is null ? null : ReadVector(checkpoint, part.Bias, part.Outputs);
@@ -125,7 +127,9 @@ internal static unsafe class MatrixLoader
         }
     }
 
-    private static float[] ReadVector(Checkpoint checkpoint, WeightRef reference, int length)
+    /// <summary>Reads a bias.</summary>
+    /// <exception cref="EngineException">The tensor is missing, does not fit, or holds a number that is not finite.</exception>
+    public static float[] ReadVector(Checkpoint checkpoint, WeightRef reference, int length)
     {
         TensorView tensor = checkpoint[reference.Tensor];
         long row = reference.Slice ?? 0, end = reference.FirstRow + (length == 0 ? 0 : (length - 1L) * reference.RowStep + 1);

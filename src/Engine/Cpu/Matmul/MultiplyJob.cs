@@ -37,14 +37,20 @@ internal unsafe struct MultiplyJob
     /// <summary>[tokens]: which row of the input each token is; null where they are in order.</summary>
     public int* InputRows;
 
-    /// <summary>[tokens, outputs of the plan].</summary>
+    /// <summary>[tokens, <see cref="OutputStride"/>].</summary>
     public float* Output;
+
+    /// <summary>Elements of the output from a token to the next.</summary>
+    public int OutputStride;
 
     /// <summary>Tokens.</summary>
     public int Tokens;
 
     /// <summary>The product is added to the output instead of replacing it.</summary>
     public bool Accumulate;
+
+    /// <summary>Products that are no outputs yet (<see cref="PartCompletion"/>), [tokens, rows] of one matrix after another; null where there are none.</summary>
+    public float* Hidden;
 
     /// <summary>Quantized activations (<see cref="ActivationLayout"/>), tile after tile; null where no part needs them.</summary>
     public byte* Blocks;

@@ -93,7 +93,7 @@ internal abstract unsafe class PackedMatrix : IDisposable
     /// <param name="panels">Panels of <paramref name="sums"/>.</param>
     protected void Finish(in MultiplyJob job, float* sums, int firstToken, int tokens, int panel, int panels)
     {
-        int stride = job.Linear.Plan.Outputs, firstRow = panel * Panel.Rows;
+        int stride = job.OutputStride, firstRow = panel * Panel.Rows;
         int rows = Math.Min(panels * Panel.Rows, Rows - firstRow);
         fixed (float* bias = Bias)
         {

@@ -77,12 +77,13 @@ internal sealed record RouterSource(ConfigReader Config, TensorCatalog Tensors, 
 /// Reads mixtures of experts in the layouts that files have:
 /// <list type="bullet">
 /// <item>a feed-forward per expert, <c>mlp.experts.M.gate_proj.weight</c> [width, hidden] and so on, or <c>w1</c>, <c>w3</c>, <c>w2</c> (Mixtral);
-/// their widths may differ;</item>
+/// their widths may differ, and each may be compressed (<see cref="LowRankReader"/>);</item>
 /// <item>fused, as transformers 5 holds them: <c>mlp.experts.gate_up_proj</c> [experts, 2 × width, hidden], gate rows first, and
 /// <c>mlp.experts.down_proj</c> [experts, hidden, width];</item>
 /// <item>stacked, as GGUF has them: <c>mlp.experts.{gate,up}_proj.weight</c> [experts, width, hidden] and <c>down_proj</c> [experts, hidden, width].</item>
 /// </list>
-/// The router's rows say how many experts a layer has: of pruned models, layers may have kept fewer than the configuration says (REAP).
+/// The router's rows say how many experts a layer has: of pruned models, layers may have kept fewer than the configuration says (REAP). A file beside the model
+/// may say which of them are one and which were dropped (<see cref="ExpertMapFile"/>).
 /// </summary>
 internal sealed partial class ExpertsReader
 {
@@ -95,6 +96,7 @@ internal sealed partial class ExpertsReader
     private readonly int[] counts;
     private readonly int[] perToken;
     private readonly int[]? widths;
+    private readonly ExpertMapFile map;
     private readonly Dictionary<string, SortedSet<int>> numbersOf = [];
 
     /// <summary>Reads what is not particular to a layer.</summary>
@@ -110,6 +112,7 @@ internal sealed partial class ExpertsReader
         perToken = Needed(ExpertsTraits.PerTokenKey);
         widths = config.CountPerLayer(traits.OtherWidthKey is { } other ? config.Alias(traits.WidthKey, other) : traits.WidthKey, layers);
         recurrent = traits.Cell(config) is { } cell ? new RecurrentRouterReader(config, tensors, feedForwards.Hidden, cell) : null;
+        map = ExpertMapFile.Read(tensors.Checkpoint);
         foreach (string name in tensors.Checkpoint.TensorNames)
         {
             if (Expert().Match(name) is { Success: true } match
@@ -133,7 +136,9 @@ internal sealed partial class ExpertsReader
     /// <summary>Reads a layer's mixture.</summary>
     /// <param name="layerName">What the names of the layer's tensors begin with.</param>
     /// <param name="layer">Its index.</param>
-    /// <exception cref="EngineException">Shapes do not fit each other, or the router's choices do not fit the experts that there are.</exception>
+    /// <exception cref="EngineException">
+    /// Shapes do not fit each other, or the router's choices or the map do not fit the experts that there are.
+    /// </exception>
     public ExpertsPlan Read(string layerName, int layer)
     {
         string module = Module(layerName);
@@ -149,12 +154,16 @@ internal sealed partial class ExpertsReader
         {
             return new ExpertsPlan { Router = plan, Slots = [], Map = [] };
         }
-        if (perToken[layer] > experts)
+        ExpertGroups? groups = map.Labels(module, experts) is { IsDefault: false } labels ? new ExpertGroups(labels) : null;
+        int kept = groups?.Labels.Count(static label => label >= 0) ?? experts;
+        if (perToken[layer] > kept)
         {
             throw config.Error(
-                ExpertsTraits.PerTokenKey, $"expected at most the {experts} experts of layer {layer}; found {perToken[layer]}");
+                ExpertsTraits.PerTokenKey, $"expected at most the {kept} experts of layer {layer}; found {perToken[layer]}");
         }
-        List<FeedForwardPlan> slots = Experts(module, router, layer, experts);
+        IReadOnlyList<FeedForwardPlan?> stored = Experts(module, router, layer, experts, groups);
+        (List<FeedForwardPlan> slots, ImmutableArray<int> slotOf) = groups?.Join(stored, module, tensors.Checkpoint)
+            ?? ([.. stored.Select(static slot => slot!)], [.. Enumerable.Range(0, experts)]);
         if (traits.OutputBias(config))
         {
             AddBias($"{module}.bias", slots);
@@ -167,20 +176,24 @@ internal sealed partial class ExpertsReader
             int? gate = null;
             if (besides.Gate is not null)
             {
-                gate = experts;
+                gate = experts; // the logit behind those of the experts
                 var row = new LinearPart(1, tensors.Matrix($"{module}.{besides.Gate}.weight", 1, feedForwards.Hidden));
                 logits = new LinearPlan(feedForwards.Hidden, logits.Parts.Add(row));
             }
-            shared = [new SharedExpert(experts, gate, besides.Weight)];
+            shared = [new SharedExpert(slots.Count - 1, gate, besides.Weight)];
         }
         return new ExpertsPlan
         {
             Router = traits.Router(new RouterSource(config, tensors, routerName), plan with { Logits = logits }),
             Slots = [.. slots],
-            Map = [.. Enumerable.Range(0, experts)],
+            Map = slotOf,
             Shared = shared,
         };
     }
+
+    /// <summary>Complains about mixtures that only the map knows.</summary>
+    /// <exception cref="EngineException">There is one.</exception>
+    public void Complete() => map.Complete();
 
     /// <summary>Weights that sum to one add a bias once where every expert has it.</summary>
     private void AddBias(string name, List<FeedForwardPlan> slots)
@@ -209,7 +222,8 @@ internal sealed partial class ExpertsReader
             || tensors.Has(RecurrentRouterReader.Logits(module)) || numbersOf.ContainsKey(module) || HasAny($"{module}.experts", "gate_up_proj", "down_proj");
     }
 
-    private List<FeedForwardPlan> Experts(string module, string router, int layer, int experts)
+    /// <summary>The experts of a layer; null for one that is not stored, its group having others.</summary>
+    private IReadOnlyList<FeedForwardPlan?> Experts(string module, string router, int layer, int experts, ExpertGroups? groups)
     {
         if (!numbersOf.TryGetValue(module, out SortedSet<int>? numbers))
         {
@@ -217,7 +231,7 @@ internal sealed partial class ExpertsReader
             return HasAny(all, "gate_proj", "up_proj") ? Stacked(all, layer, experts)
                 : traits.Interleaved && InterleavedExperts.Read(feedForwards, all, experts, () => Width(layer)) is { } interleaved ? interleaved
                 : HasAny(all, "gate_up_proj", "down_proj") ? Fused(all, layer, experts)
-                : Single(module, router, layer, experts, traits.Names);
+                : Single(module, router, layer, experts, traits.Names, null);
         }
         if (numbers.Max >= experts)
         {
@@ -227,21 +241,21 @@ internal sealed partial class ExpertsReader
         }
         string stored = $"{module}.experts.{numbers.Min}";
         return Single(module, router, layer, experts, FeedForwardNames.All.FirstOrDefault(names => feedForwards.StoredWidth(stored, names) is not null)
-            ?? traits.Names);
+            ?? traits.Names, groups?.Wanted(numbers));
     }
 
-    private List<FeedForwardPlan> Single(string module, string router, int layer, int experts, FeedForwardNames names)
+    private FeedForwardPlan?[] Single(string module, string router, int layer, int experts, FeedForwardNames names, SortedSet<int>? wanted)
     {
-        if (experts > tensors.Checkpoint.TensorNames.Count)
+        if ((wanted?.Count ?? experts) > tensors.Checkpoint.TensorNames.Count)
         {
             throw new EngineException(
                 $"{experts} experts need more than the {tensors.Checkpoint.TensorNames.Count} tensors that exist", tensors.Checkpoint.Path, router);
         }
-        var slots = new List<FeedForwardPlan>();
-        for (int expert = 0; expert < experts; expert++)
+        var slots = new FeedForwardPlan?[experts];
+        foreach (int expert in wanted ?? (IEnumerable<int>)Enumerable.Range(0, experts))
         {
             string name = $"{module}.experts.{expert}";
-            slots.Add(feedForwards.Read(name, feedForwards.StoredWidth(name, names) ?? Width(layer), names: names));
+            slots[expert] = feedForwards.Read(name, feedForwards.StoredWidth(name, names) ?? Width(layer), names: names);
         }
         return slots;
     }

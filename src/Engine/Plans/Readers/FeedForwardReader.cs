@@ -25,7 +25,7 @@ internal sealed record FeedForwardNames(string Gate, string Up, string Down)
 /// <param name="Clamp">Makes <see cref="Activation.SwiGlu"/> a clamped one; null where it is not.</param>
 internal sealed record FeedForwardReader(TensorCatalog Tensors, Activation Activation, int Hidden, SwiGluClamp? Clamp = null)
 {
-    /// <summary>The feed-forward of three matrices under a module's name.</summary>
+    /// <summary>The feed-forward of three linears under a module's name, each in a form that <see cref="LowRankReader"/> reads.</summary>
     /// <param name="module">What the names begin with.</param>
     /// <param name="width">Inner width.</param>
     /// <param name="biasRequired">Biases must exist; otherwise they are taken where they do.</param>
@@ -35,9 +35,9 @@ internal sealed record FeedForwardReader(TensorCatalog Tensors, Activation Activ
         (string gate, string up, string down) = names ?? FeedForwardNames.Usual;
         return Plan(
             width,
-            Tensors.Part($"{module}.{gate}", width, Hidden, biasRequired),
-            Tensors.Part($"{module}.{up}", width, Hidden, biasRequired),
-            Tensors.Part($"{module}.{down}", Hidden, width, biasRequired));
+            LowRankReader.Part(Tensors, $"{module}.{gate}", width, Hidden, biasRequired),
+            LowRankReader.Part(Tensors, $"{module}.{up}", width, Hidden, biasRequired),
+            LowRankReader.Part(Tensors, $"{module}.{down}", Hidden, width, biasRequired));
     }
 
     /// <summary>The feed-forward of three parts.</summary>
@@ -53,11 +53,9 @@ internal sealed record FeedForwardReader(TensorCatalog Tensors, Activation Activ
     public int? StoredWidth(string module, FeedForwardNames names)
     {
         string gate = $"{module}.{names.Gate}.weight";
-        return Agreed(gate, Rows(gate), Rows($"{module}.{names.Up}.weight"), Columns($"{module}.{names.Down}.weight"));
+        return Agreed(gate, Shape(names.Gate).Outputs, Shape(names.Up).Outputs, Shape(names.Down).Inputs);
 
-        long? Rows(string name) => Tensors.ShapeOf(name) is [long rows, _] ? rows : null;
-
-        long? Columns(string name) => Tensors.ShapeOf(name) is [_, long columns] ? columns : null;
+        (long? Outputs, long? Inputs) Shape(string linear) => LowRankReader.ShapeOf(Tensors, $"{module}.{linear}");
     }
 
     /// <summary>

@@ -143,6 +143,7 @@ internal sealed class GatedDecoder
                 layer, layer, LayerNorm($"{name}.input_layernorm"), LayerNorm($"{name}.post_attention_layernorm")));
             slots.Add(attention.KvSlot);
         }
+        experts?.Complete();
         return new LayerMap(blocks.MoveToImmutable(), steps.MoveToImmutable(), slots.MoveToImmutable());
 
         int Width(int layer) => widths?[layer] ?? throw Config.Error("intermediate_size", "the key is missing");

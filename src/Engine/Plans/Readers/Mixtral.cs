@@ -23,6 +23,6 @@ internal static class Mixtral
         ModelTypes = ["mixtral"],
         Architectures = ["MixtralForCausalLM", "MixtralModel"],
         Models = "Mixtral 8x7B and 8x22B, TinyMixtral, optimal-sparsity checkpoints",
-        Supports = "as mistral; mixtures of experts, one tensor per expert or fused, of any width and number per layer",
+        Supports = "as mistral; mixtures of experts, one tensor per expert or fused, of any width and number per layer, merged, dropped or compressed (MC-SMoE)",
     };
 }

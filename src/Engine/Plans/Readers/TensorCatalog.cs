@@ -24,7 +24,7 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     public Func<string, string?>? Owner { get; init; }
 
     /// <summary>The tensor exists.</summary>
-    public bool Has(string name) => checkpoint.TryGetTensor(Resolve(name), out _);
+    public bool Has(string name) => checkpoint.TryGetOutline(Resolve(name), out _);
 
     /// <summary>
     /// What the names of the model's body begin with: this, unless none does (a base model that was saved without its head).
@@ -32,7 +32,7 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     public string Prefix(string usual) => checkpoint.TensorNames.Any(name => name.StartsWith(usual, StringComparison.Ordinal)) ? usual : "";
 
     /// <summary>The tensor's shape, or null where it is missing.</summary>
-    public long[]? ShapeOf(string name) => checkpoint.TryGetTensor(Resolve(name), out TensorView? tensor) ? tensor.Shape : null;
+    public long[]? ShapeOf(string name) => checkpoint.TryGetOutline(Resolve(name), out TensorView? tensor) ? tensor.Shape : null;
 
     /// <summary>The whole of a matrix [outputs, inputs], or [inputs, outputs] where transposed.</summary>
     public WeightRef Matrix(string name, int outputs, int inputs, bool transposed = false)
@@ -79,7 +79,7 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
         }
         bool fits = tensor.DType == DType.F32 || (anyFloat && tensor.DType is (DType.F16 or DType.BF16));
         return fits && tensor.Shape is [long found] && found == length
-            ? tensor.ToFloats()
+            ? checkpoint[name].ToFloats()
             : throw new EngineException(
                 $"expected {(anyFloat ? "floats" : "F32")} [{length}]; found {tensor.DType} {Show(tensor.Shape)}", checkpoint.Path, name);
     }
@@ -102,7 +102,7 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
 
     private static string Tensors(int count) => count == 1 ? "a tensor is" : $"{count} tensors are";
 
-    private string Resolve(string name) => Owner is null || checkpoint.TryGetTensor(name, out _) ? name : Owner(name) ?? name;
+    private string Resolve(string name) => Owner is null || checkpoint.TryGetOutline(name, out _) ? name : Owner(name) ?? name;
 
     /// <summary>The name under which the tensor is stored.</summary>
     private string Check(string name, ReadOnlySpan<long> shape, bool codes = false)
@@ -118,7 +118,7 @@ internal sealed partial class TensorCatalog(Checkpoint checkpoint)
     private TensorView? Use(string name, bool codes = false)
     {
         bool first = used.Add(name);
-        if (!checkpoint.TryGetTensor(name, out TensorView? tensor))
+        if (!checkpoint.TryGetOutline(name, out TensorView? tensor))
         {
             if (first)
             {

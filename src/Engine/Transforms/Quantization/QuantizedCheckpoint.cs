@@ -10,15 +10,13 @@ namespace Engine.Transforms.Quantization;
 
 /// <summary>
 /// A checkpoint whose matrices are quantized when they are asked for, tensor by tensor, so that a model of any family runs in any format without a file of
-/// it. Projections, feed-forwards, experts, embedding and head are covered (<see cref="Covers"/>); routers, norms, biases, prefixes and gates stay as they are.
-/// <para>Encoded bytes belong to the view that is handed out and are kept no longer than it: a loader that packs one tensor after the other
-/// holds one of them, not a second copy of the model. Asked for again, a tensor that is gone is encoded again, to the same bytes.</para>
+/// it. Projections, feed-forwards, experts, embedding and head are covered (<see cref="Covers"/>); of linears that were
+/// compressed to a low-rank product and a few rows, the rows are, and the product's narrow matrices stay as they are, like routers, norms, biases, prefixes and
+/// gates.
+/// <para>Encoded bytes are kept no longer than the view that is handed out (<see cref="TensorsOnDemand"/>).</para>
 /// </summary>
 public sealed partial class QuantizedCheckpoint : Checkpoint
 {
-    // Unreachable views are found by a collection; this much may pile up before one is asked for.
-    private const long MostUnreachable = 128 << 20;
-
     /// <summary>Modules that are quantized, in Hugging Face's names, and what recipes call them.</summary>
     private static readonly FrozenDictionary<string, string> LayerModules = new Dictionary<string, string>
     {
@@ -59,14 +57,11 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
         ["lm_head"] = "output",
     }.ToFrozenDictionary();
 
-    private const string Weight = ".weight";
+    private const string Weight = ".weight", Sparse = ".sparse";
 
     private readonly Checkpoint source;
-    private readonly QuantizationRecipe recipe;
     private readonly Dictionary<string, DType> types = [];
-    private readonly Dictionary<string, WeakReference<TensorView>> encoded = [];
-    private readonly Lock gate = new();
-    private long handedOut;
+    private readonly TensorsOnDemand encoded;
 
     /// <summary>Wraps a checkpoint; owns it from here on, but not where this fails.</summary>
     /// <param name="source">The model, in Hugging Face's vocabulary.</param>
@@ -79,7 +74,7 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
         ArgumentNullException.ThrowIfNull(source);
         ArgumentNullException.ThrowIfNull(recipe);
         this.source = source;
-        this.recipe = recipe;
+        encoded = new TensorsOnDemand(source.Path);
         bool tied = !source.TryGetTensor("lm_head.weight", out _);
         var layers = new Dictionary<string, int>();
         foreach (string name in source.TensorNames)
@@ -90,7 +85,7 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
         var widths = new SortedSet<long>();
         foreach (string name in source.TensorNames)
         {
-            if (Split(name) is not (var layer, var module) || source[name] is not { Shape.Length: 2 or 3 } tensor)
+            if (Split(name) is not (var layer, var module) || !source.TryGetOutline(name, out TensorView? tensor) || tensor.Shape.Length is not (2 or 3))
                 continue;
             // gpt-oss has experts, and their biases under such a name, as [inputs, outputs]: blocks would run across what is multiplied.
             if (source.TryGetTensor(name + "_bias", out _))
@@ -131,7 +126,7 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
 
     /// <summary>How a tensor is stored here; nothing is encoded for the answer.</summary>
     /// <exception cref="EngineException">There is no such tensor.</exception>
-    public DType TypeOf(string name) => types.TryGetValue(name, out DType dtype) ? dtype : source[name].DType;
+    public DType TypeOf(string name) => types.TryGetValue(name, out DType dtype) ? dtype : source.Outline(name).DType;
 
     /// <inheritdoc/>
     public override byte[]? ReadAsset(string fileName) => source.ReadAsset(fileName);
@@ -141,18 +136,19 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
     {
         if (!source.TryGetTensor(name, out tensor))
             return false;
-        if (!types.TryGetValue(name, out DType dtype) || dtype == tensor.DType)
-            return true;
-        lock (gate)
-        {
-            if (!encoded.TryGetValue(name, out WeakReference<TensorView>? known) || !known.TryGetTarget(out TensorView? view))
-            {
-                view = Encode(tensor, dtype);
-                encoded[name] = new WeakReference<TensorView>(view);
-            }
-            tensor = view;
-            return true;
-        }
+        if (types.TryGetValue(name, out DType dtype) && dtype != tensor.DType)
+            tensor = Encode(tensor, dtype);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public override bool TryGetOutline(string name, [NotNullWhen(true)] out TensorView? outline)
+    {
+        if (!source.TryGetOutline(name, out outline))
+            return false;
+        if (types.TryGetValue(name, out DType dtype) && dtype != outline.DType)
+            outline = TensorView.Outline(name, dtype, outline.Shape);
+        return true;
     }
 
     /// <inheritdoc/>
@@ -171,6 +167,7 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
         if (!name.EndsWith(Weight, StringComparison.Ordinal))
             return null;
         string module = name[..^Weight.Length];
+        module = module.EndsWith(Sparse, StringComparison.Ordinal) ? module[..^Sparse.Length] : module;
         if (OtherModules.TryGetValue(module, out string? other))
             return ("", other);
         foreach ((string hf, string known) in LayerModules)
@@ -181,29 +178,13 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
         return null;
     }
 
-    [GeneratedRegex(@"^(?<layer>.*layers\.\d+)\.\w+\.experts\.(\d+\.)?(?<linear>\w+?)(\.weight)?$", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture)]
+    [GeneratedRegex(@"^(?<layer>.*layers\.\d+)\.\w+\.experts\.(\d+\.)?(?<linear>\w+?)(\.sparse)?(\.weight)?$", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture)]
     private static partial Regex ExpertLinear();
 
-    private unsafe TensorView Encode(TensorView tensor, DType dtype)
+    private unsafe TensorView Encode(TensorView tensor, DType dtype) => encoded.Get(tensor.Name, dtype, tensor.Shape, buffer =>
     {
-        long bytes = dtype.TryByteLength(tensor.Shape) ?? throw new EngineException("its size overflows", source.Path, tensor.Name);
-        if ((handedOut += bytes) > MostUnreachable)
-        {
-            GC.Collect();
-            GC.WaitForPendingFinalizers();
-            handedOut = bytes;
-        }
-        var buffer = new UnmanagedBuffer(bytes);
-        try
-        {
-            using var stream = new UnmanagedMemoryStream((byte*)buffer.Address, bytes, bytes, FileAccess.Write);
-            TensorSource.Convert(tensor, dtype).WriteTo(stream);
-        }
-        catch
-        {
-            buffer.Dispose();
-            throw;
-        }
-        return new TensorView(tensor.Name, dtype, tensor.Shape, buffer.Address, bytes, buffer);
-    }
+        long bytes = dtype.RowBytes(tensor.Columns) * tensor.Rows;
+        using var stream = new UnmanagedMemoryStream((byte*)buffer.Address, bytes, bytes, FileAccess.Write);
+        TensorSource.Convert(tensor, dtype).WriteTo(stream);
+    });
 }

@@ -50,6 +50,55 @@ internal static class MoeLayouts
     /// <summary>Like <see cref="Trim"/>, and expert 1 keeps none.</summary>
     public static void Empty(TinyModel model) => Keep(model, static (expert, width) => (expert % 4) switch { 1 when expert == 1 => 0, 2 => width / 2, _ => width });
 
+    /// <summary>
+    /// Linears become LoSparse's left [out, rank], right [rank, in] and sparse [out, in] with a bias in places; of sparse rows some are zero, some of them
+    /// −0, all, none, or all but one, and some sum to 0. Expert 2 has no sparse at all.
+    /// </summary>
+    public static void Compress(TinyModel model)
+    {
+        (string gate, string up, string down) = MoeModels.Projections(model.Config);
+        foreach (string prefix in Mixtures(model))
+        {
+            for (int expert = 0; expert < MoeModels.Experts(model.Config); expert++)
+            {
+                foreach ((int kind, string linear) in new[] { gate, up, down }.Index())
+                {
+                    string name = $"{prefix}experts.{expert}.{linear}";
+                    if (expert == 4 && kind == 1)
+                    {
+                        continue; // a whole matrix beside compressed ones
+                    }
+                    (long[] shape, float[] values) = model.Tensors[name + ".weight"];
+                    (int outputs, int inputs) = ((int)shape[0], (int)shape[1]);
+                    int rank = 1 + (expert + 2 * kind) % 5;
+                    model.Tensors.Remove(name + ".weight");
+                    model.AddMatrix(name + ".left.weight", outputs, rank, rank);
+                    model.AddMatrix(name + ".right.weight", rank, inputs, inputs);
+                    if ((expert + kind) % 2 == 0)
+                    {
+                        model.AddBias(name + ".bias", outputs);
+                    }
+                    if (expert == 2)
+                    {
+                        continue;
+                    }
+                    Func<int, bool> kept = ((expert + kind) % 5) switch
+                    {
+                        0 => static _ => false,
+                        1 => static _ => true,
+                        2 => static row => row == 0,
+                        3 => static row => row != 3,
+                        _ => static row => row % 3 == 1,
+                    };
+                    model.Tensors.Add(name + ".sparse.weight", (shape, [.. values.Select((value, i) =>
+                        !kept(i / inputs) ? i % 2 == 0 ? 0f : -0f
+                        : i / inputs == 1 ? (i % inputs) switch { 0 => 0.5f, 1 => -0.5f, _ => 0f }
+                        : value)]));
+                }
+            }
+        }
+    }
+
     /// <summary>Layer l loses its last l experts, as pruned checkpoints have it, but keeps as many as a token is sent to.</summary>
     public static void Prune(TinyModel model)
     {
@@ -131,7 +180,7 @@ internal static class MoeLayouts
     }
 
     /// <summary>Expert e becomes what expert source(e) was.</summary>
-    private static void Copy(TinyModel model, Func<int, int> source)
+    public static void Copy(TinyModel model, Func<int, int> source)
     {
         int experts = MoeModels.Experts(model.Config);
         foreach (string prefix in Mixtures(model))

@@ -139,8 +139,9 @@ internal static class MoeModels
     /// <param name="expertsPerToken">Experts that a token is sent to, instead of the configuration's.</param>
     /// <param name="order">The layers in the order in which they run; null for each once.</param>
     /// <param name="otherwise">Keys of its configuration that are to be different.</param>
+    /// <param name="dropped">Experts whose logits count as −∞.</param>
     public static (TinyModel Model, int[] Tokens, double[][] Logits) Draw(
-        string name, int tokens, Action<TinyModel>? change = null, int? expertsPerToken = null, int[]? order = null, string otherwise = "{}")
+        string name, int tokens, Action<TinyModel>? change = null, int? expertsPerToken = null, int[]? order = null, string otherwise = "{}", params int[] dropped)
     {
         for (int attempt = 0; attempt < 500; attempt++)
         {
@@ -148,7 +149,7 @@ internal static class MoeModels
             TinyModel model = Make(name, seed, otherwise);
             change?.Invoke(model);
             int[] ids = model.Tokens(tokens);
-            var oracle = new MoeOracle(model, expertsPerToken);
+            var oracle = new MoeOracle(model, expertsPerToken) { Dropped = dropped };
             double[][] logits = oracle.Logits(ids, order);
             if (oracle.Margin >= LeastMargin)
             {

@@ -15,6 +15,9 @@ internal sealed class MoeOracle(TinyModel model, int? expertsPerToken = null)
     private readonly MoeAttentionOracle attention = new(model);
     private readonly RouterOracle router = new(model.Config, expertsPerToken);
 
+    /// <summary>Experts whose logits count as −∞ in all layers.</summary>
+    public IReadOnlyList<int> Dropped { get; init; } = [];
+
     /// <summary>RMoE: what the cell said of each token in the layer before.</summary>
     private double[]?[] states = [];
 
@@ -57,7 +60,12 @@ internal sealed class MoeOracle(TinyModel model, int? expertsPerToken = null)
         }
         string mixture = name + MoeModels.Mixture(config);
         double[] sum = new double[x.Length];
-        foreach ((int expert, double weight) in router.Choose(RouterLogits(mixture, token, x), W(mixture + "gate.e_score_correction_bias")))
+        double[] logits = RouterLogits(mixture, token, x);
+        foreach (int expert in Dropped)
+        {
+            logits[expert] = double.NegativeInfinity;
+        }
+        foreach ((int expert, double weight) in router.Choose(logits, W(mixture + "gate.e_score_correction_bias")))
         {
             sum = Add(sum, Times(weight, Expert(mixture + "experts.", expert, x)));
         }
@@ -145,13 +153,23 @@ internal sealed class MoeOracle(TinyModel model, int? expertsPerToken = null)
 
     private double[] Mlp(double[] x, string name, string gateName, string upName, string downName)
     {
-        float[] down = W($"{name}{downName}.weight")!;
-        if (down.Length == 0)
+        if (W($"{name}{downName}.weight") is { Length: 0 })
         {
             return new double[x.Length];
         }
-        double[] gate = Linear(x, W($"{name}{gateName}.weight")!, null), up = Linear(x, W($"{name}{upName}.weight")!, null);
-        return Linear([.. gate.Zip(up, static (g, u) => Silu(g) * u)], down, null);
+        return Project(downName, [.. Project(gateName, x).Zip(Project(upName, x), static (g, u) => Silu(g) * u)]);
+
+        // A torch.nn.Linear, or LoSparse's three: left(right(x)) + sparse(x) + bias.
+        double[] Project(string linear, double[] input)
+        {
+            float[]? bias = W($"{name}{linear}.bias");
+            if (W($"{name}{linear}.weight") is { } weight)
+            {
+                return Linear(input, weight, bias);
+            }
+            double[] product = Linear(Linear(input, W($"{name}{linear}.right.weight")!, null), W($"{name}{linear}.left.weight")!, bias);
+            return W($"{name}{linear}.sparse.weight") is { } sparse ? Add(product, Linear(input, sparse, null)) : product;
+        }
     }
 
     private static double[] Times(double factor, double[] x) => [.. x.Select(value => factor * value)];

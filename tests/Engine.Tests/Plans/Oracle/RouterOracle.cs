@@ -105,6 +105,10 @@ internal sealed class RouterOracle(JsonObject config, int? expertsPerToken)
         // Thresholds are taken from z even where values are masked.
         double[] Kept(double[] values, double largest) => [.. values.Select((value, e) =>
         {
+            if (double.IsNegativeInfinity(z[e]))
+            {
+                return value; // dropped
+            }
             double distance = (largest - z[e]) / Math.Max(Math.Abs(z[e]), largest);
             // A hundredth of other margins: weights depend on these comparisons by the dozen.
             Margin = Math.Min(Margin, 100 * Math.Abs(distance - 2 * epsilon));
