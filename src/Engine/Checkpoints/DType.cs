@@ -53,6 +53,36 @@ public enum DType
     F8_E8M0,
     /// <summary>32 weights: a power of two (E8M0), 4-bit floats S.EE.M (OCP MX).</summary>
     MXFP4,
+    /// <summary>256 weights: 16 groups of 16 with 4-bit scales and minima, 2-bit codes.</summary>
+    Q2_K,
+    /// <summary>256 weights: 16 groups of 16 with 6-bit scales, 3-bit codes minus 4.</summary>
+    Q3_K,
+    /// <summary>32 weights: f16 scale, 4-bit codes of sixteen uneven steps.</summary>
+    IQ4_NL,
+    /// <summary>256 weights: 8 groups of 32 with 6-bit scales, codes as in IQ4_NL.</summary>
+    IQ4_XS,
+    /// <summary>256 weights: 8 groups of 32 with 4-bit scales, codebook of 256 vectors of 4, even signs.</summary>
+    IQ3_XXS,
+    /// <summary>256 weights: 8 groups of 32 with 4-bit scales, codebook of 512 vectors of 4, signs.</summary>
+    IQ3_S,
+    /// <summary>256 weights: 8 groups of 32 with 4-bit scales, codebook of 256 vectors of 8, even signs.</summary>
+    IQ2_XXS,
+    /// <summary>256 weights: 16 groups of 16 with 4-bit scales, codebook of 512 vectors of 8, even signs.</summary>
+    IQ2_XS,
+    /// <summary>256 weights: 16 groups of 16 with 4-bit scales, codebook of 1024 vectors of 8, signs.</summary>
+    IQ2_S,
+    /// <summary>256 weights: 8 groups of 32 with 3-bit scales, codebook of 2048 ternary vectors of 8, shifted by an eighth.</summary>
+    IQ1_S,
+    /// <summary>256 weights: 16 groups of 16 with 3-bit scales, codebook as in IQ1_S.</summary>
+    IQ1_M,
+    /// <summary>256 ternary weights: f16 scale, five base-3 digits to a byte.</summary>
+    TQ1_0,
+    /// <summary>256 ternary weights: f16 scale, 2-bit codes minus 1.</summary>
+    TQ2_0,
+    /// <summary>64 weights: 4 groups of 16 with scales in 8-bit floats, 4-bit floats S.EE.M (ggml's layout).</summary>
+    NVFP4,
+    /// <summary>128 weights: f16 scale, signs.</summary>
+    Q1_0,
     /// <summary>Codes whose scales are stored apart: the view has a <see cref="CodedMatrix"/> instead of bytes.</summary>
     Coded,
 }

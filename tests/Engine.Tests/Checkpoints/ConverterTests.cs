@@ -111,6 +111,20 @@ public sealed class ConverterTests : IDisposable
     }
 
     [Theory]
+    [InlineData("Q2_K", DType.Q2_K, DType.IQ4_NL)]
+    [InlineData("Q3_K", DType.Q3_K, DType.IQ4_NL)]
+    [InlineData("IQ4_XS", DType.IQ4_XS, DType.IQ4_NL)]
+    [InlineData("TQ2_0", DType.TQ2_0, DType.Q4_0)]
+    [InlineData("Q1_0", DType.Q1_0, DType.Q4_0)]
+    public void Rows_that_are_not_whole_blocks_fall_back_as_in_llama_cpp(string name, DType whole, DType fallback)
+    {
+        QuantizationRecipe recipe = QuantizationRecipe.Named(name);
+        Assert.Equal(whole, recipe.For("blk.0.ffn_down.weight", [64, 512], 24, tied: true));
+        Assert.Equal(fallback, recipe.For("blk.0.ffn_down.weight", [64, 864], 24, tied: true));
+        Assert.Equal(DType.F16, recipe.For("blk.0.ffn_down.weight", [64, 172], 24, tied: true));
+    }
+
+    [Theory]
     [InlineData("llama", "Q4_K_M")]
     [InlineData("qwen2", "Q8_0")]
     public void A_synthetic_model_is_complete_and_repeatable(string architecture, string format)

@@ -77,7 +77,7 @@ internal sealed class Float8Codec(DType dtype) : Codec
     }
 
     protected override void EncodeBlocks(ReadOnlySpan<float> source, Span<byte> destination) =>
-        throw new EngineException($"writing {dtype.Info().Name} is not supported yet");
+        throw ReadOnlyFormat.Refusal(dtype);
 
     private static float Value(DType dtype, byte code) => dtype switch
     {

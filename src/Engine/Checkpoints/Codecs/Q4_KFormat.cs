@@ -32,7 +32,7 @@ internal readonly struct Q4_KFormat : IBlockFormat
     public static void Encode(ReadOnlySpan<float> values, Span<byte> block)
     {
         Span<byte> codes = stackalloc byte[BlockElements];
-        AffineGroups.Encode(values, maxCode: 15, firstOffset: -1f, steps: 20, block[..CodesOffset], codes);
+        SixBitScales.Encode(values, maxCode: 15, firstOffset: -1f, steps: 20, block[..CodesOffset], codes);
         for (int pair = 0; pair < SixBitScales.Groups / 2; pair++)
         {
             for (int i = 0; i < GroupElements; i++)

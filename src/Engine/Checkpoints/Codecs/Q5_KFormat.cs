@@ -33,7 +33,7 @@ internal readonly struct Q5_KFormat : IBlockFormat
     public static void Encode(ReadOnlySpan<float> values, Span<byte> block)
     {
         Span<byte> codes = stackalloc byte[BlockElements];
-        AffineGroups.Encode(values, maxCode: 31, firstOffset: -0.5f, steps: 15, block[..HighBitsOffset], codes);
+        SixBitScales.Encode(values, maxCode: 31, firstOffset: -0.5f, steps: 15, block[..HighBitsOffset], codes);
         block[HighBitsOffset..].Clear();
         for (int i = 0; i < BlockElements; i++)
         {

@@ -8,49 +8,51 @@ namespace Engine.Checkpoints.Codecs;
 /// with a closed solution; the codes depend on the scale in turn. The search tries inverse scales around the one that spans the range,
 /// solves for each, and keeps the one of smallest weighted error. Large weights count more: they carry most of a dot product.
 /// </summary>
-internal static class AffineGroups
+/// <param name="groupElements">Weights of a group, a multiple of 8.</param>
+/// <param name="maxCode">Largest code.</param>
+/// <param name="maxScale">Largest scale and minimum of a group, in units of those of the block.</param>
+/// <param name="firstOffset">First candidate: the range is divided into maxCode + firstOffset steps.</param>
+/// <param name="steps">Candidates after the first, each 0.1 further.</param>
+internal readonly struct AffineGroups(int groupElements, int maxCode, int maxScale, float firstOffset, int steps)
 {
-    private const int GroupElements = 32, Groups = SixBitScales.Groups;
+    private const int MaxGroups = 16, MaxGroupElements = 32;
 
-    /// <summary>Encodes a block of Q4_K or Q5_K up to its codes.</summary>
-    /// <param name="values">256 weights.</param>
-    /// <param name="maxCode">Largest code.</param>
-    /// <param name="firstOffset">First candidate: the range is divided into maxCode + firstOffset steps.</param>
-    /// <param name="steps">Candidates after the first, each 0.1 further.</param>
-    /// <param name="header">Receives d, dmin and the packed scales and minima.</param>
-    /// <param name="codes">Receives 256 codes.</param>
-    public static void Encode(ReadOnlySpan<float> values, int maxCode, float firstOffset, int steps, Span<byte> header, Span<byte> codes)
+    /// <summary>Encodes a block up to the packing of what is found.</summary>
+    /// <param name="values">The weights.</param>
+    /// <param name="header">Receives d and dmin.</param>
+    /// <param name="scaleCodes">Receives a scale per group.</param>
+    /// <param name="minimumCodes">Receives a minimum per group.</param>
+    /// <param name="codes">Receives a code per weight.</param>
+    public void Encode(ReadOnlySpan<float> values, Span<byte> header, Span<byte> scaleCodes, Span<byte> minimumCodes, Span<byte> codes)
     {
-        Span<float> scales = stackalloc float[Groups];
-        Span<float> minima = stackalloc float[Groups];
+        Span<float> scales = stackalloc float[MaxGroups];
+        Span<float> minima = stackalloc float[MaxGroups];
         float largestScale = 0f, largestMinimum = 0f;
-        for (int group = 0; group < Groups; group++)
+        int groups = values.Length / groupElements;
+        for (int group = 0; group < groups; group++)
         {
-            (scales[group], minima[group]) = Fit(values.Slice(group * GroupElements, GroupElements), maxCode, firstOffset, steps);
+            (scales[group], minima[group]) = Fit(values.Slice(group * groupElements, groupElements));
             largestScale = MathF.Max(largestScale, scales[group]);
             largestMinimum = MathF.Max(largestMinimum, minima[group]);
         }
 
-        float blockScale = HalfField.Write(largestScale / SixBitScales.Max, header);
-        float blockMinimum = HalfField.Write(largestMinimum / SixBitScales.Max, header[2..]);
-        Span<byte> scaleCodes = stackalloc byte[Groups];
-        Span<byte> minimumCodes = stackalloc byte[Groups];
-        for (int group = 0; group < Groups; group++)
+        float blockScale = HalfField.Write(largestScale / maxScale, header);
+        float blockMinimum = HalfField.Write(largestMinimum / maxScale, header[2..]);
+        for (int group = 0; group < groups; group++)
         {
-            scaleCodes[group] = SixBits(scales[group], largestScale);
-            minimumCodes[group] = SixBits(minima[group], largestMinimum);
+            scaleCodes[group] = ScaleCode(scales[group], largestScale);
+            minimumCodes[group] = ScaleCode(minima[group], largestMinimum);
             float scale = blockScale * scaleCodes[group], minimum = blockMinimum * minimumCodes[group];
-            for (int i = group * GroupElements; i < (group + 1) * GroupElements; i++)
+            for (int i = group * groupElements; i < (group + 1) * groupElements; i++)
                 codes[i] = scale == 0 ? (byte)0 : (byte)Math.Clamp(MathF.Round((values[i] + minimum) / scale), 0f, maxCode);
         }
-        SixBitScales.Write(scaleCodes, minimumCodes, header[4..]);
     }
 
-    private static byte SixBits(float value, float largest) =>
-        largest == 0 ? (byte)0 : (byte)Math.Min(SixBitScales.Max, MathF.Round(value / largest * SixBitScales.Max));
+    private byte ScaleCode(float value, float largest) =>
+        largest == 0 ? (byte)0 : (byte)Math.Min(maxScale, MathF.Round(value / largest * maxScale));
 
     /// <summary>Finds scale ≥ 0 and minimum ≥ 0 such that x ≈ scale·q − minimum.</summary>
-    private static (float Scale, float Minimum) Fit(ReadOnlySpan<float> x, int maxCode, float firstOffset, int steps)
+    private (float Scale, float Minimum) Fit(ReadOnlySpan<float> x)
     {
         ReadOnlySpan<Vector256<float>> values = MemoryMarshal.Cast<float, Vector256<float>>(x);
         Vector256<float> low = Vector256<float>.Zero, high = Vector256.Create(float.MinValue), squares = Vector256<float>.Zero;
@@ -70,8 +72,8 @@ internal static class AffineGroups
         if (range < SymmetricSearch.Smallest)
             return (0f, -smallest);
 
-        Span<Vector256<float>> weights = stackalloc Vector256<float>[GroupElements / Vector256<float>.Count];
-        Vector256<float> typical = Vector256.Create(MathF.Sqrt(Vector256.Sum(squares) / GroupElements));
+        Span<Vector256<float>> weights = stackalloc Vector256<float>[MaxGroupElements / Vector256<float>.Count];
+        Vector256<float> typical = Vector256.Create(MathF.Sqrt(Vector256.Sum(squares) / groupElements));
         Vector256<float> sums = default, weightedSums = default;
         for (int i = 0; i < values.Length; i++)
         {

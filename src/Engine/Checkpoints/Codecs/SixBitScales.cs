@@ -13,6 +13,14 @@ internal static class SixBitScales
         ? (packed[group] & 63, packed[group + 4] & 63)
         : (packed[group + 4] & 15 | packed[group - 4] >> 6 << 4, packed[group + 4] >> 4 | packed[group] >> 6 << 4);
 
+    /// <summary>Encodes 256 weights in groups of 32 up to their codes: d, dmin and the packed bytes, the header of a block.</summary>
+    public static void Encode(ReadOnlySpan<float> values, int maxCode, float firstOffset, int steps, Span<byte> header, Span<byte> codes)
+    {
+        Span<byte> scales = stackalloc byte[Groups], minima = stackalloc byte[Groups];
+        new AffineGroups(values.Length / Groups, maxCode, Max, firstOffset, steps).Encode(values, header, scales, minima, codes);
+        Write(scales, minima, header[4..]);
+    }
+
     public static void Write(ReadOnlySpan<byte> scales, ReadOnlySpan<byte> minima, Span<byte> packed)
     {
         for (int group = 0; group < 4; group++)

@@ -4,8 +4,8 @@ namespace Engine.Checkpoints.Writing;
 
 /// <summary>
 /// Which type each tensor of a GGUF model is stored in: one type for all matrices, or llama.cpp's mixture Q4_K_M, which keeps what is most
-/// sensitive in Q6_K. Vectors (norms, biases) stay F32. Where a row is not a multiple of 256, K-quants fall back as in llama.cpp: Q4_K to
-/// Q5_0, Q5_K to Q5_1, Q6_K to Q8_0; where it is not a multiple of 32 either, to F16.
+/// sensitive in Q6_K. Vectors (norms, biases) stay F32. Where a row is not whole blocks, formats fall back as in llama.cpp: Q2_K, Q3_K and
+/// IQ4_XS to IQ4_NL, TQ2_0 and Q1_0 to Q4_0, Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0; where it is not a multiple of 32 either, to F16.
 /// </summary>
 public sealed class QuantizationRecipe
 {
@@ -32,6 +32,12 @@ public sealed class QuantizationRecipe
         new("Q5_0", DType.Q5_0, false, 8),
         new("Q5_1", DType.Q5_1, false, 9),
         new("Q8_0", DType.Q8_0, false, 7),
+        new("Q1_0", DType.Q1_0, false, 40),
+        new("TQ2_0", DType.TQ2_0, false, 37),
+        new("Q2_K", DType.Q2_K, false, 10),
+        new("Q3_K", DType.Q3_K, false, 11),
+        new("IQ4_NL", DType.IQ4_NL, false, 25),
+        new("IQ4_XS", DType.IQ4_XS, false, 30),
         new("Q4_K", DType.Q4_K, false, 14),
         new("Q4_K_M", DType.Q4_K, true, 15),
         new("Q5_K", DType.Q5_K, false, 16),
@@ -69,7 +75,15 @@ public sealed class QuantizationRecipe
         long columns = shape[^1];
         if (columns % wanted.Info().BlockElements != 0)
         {
-            wanted = wanted switch { DType.Q4_K => DType.Q5_0, DType.Q5_K => DType.Q5_1, DType.Q6_K => DType.Q8_0, _ => wanted };
+            wanted = wanted switch
+            {
+                DType.Q2_K or DType.Q3_K or DType.IQ4_XS => DType.IQ4_NL,
+                DType.TQ2_0 or DType.Q1_0 => DType.Q4_0,
+                DType.Q4_K => DType.Q5_0,
+                DType.Q5_K => DType.Q5_1,
+                DType.Q6_K => DType.Q8_0,
+                _ => wanted,
+            };
             if (columns % wanted.Info().BlockElements != 0)
                 wanted = DType.F16;
         }

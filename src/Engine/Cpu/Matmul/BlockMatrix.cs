@@ -12,7 +12,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     where TCodes : ICodes
     where TScales : IScales
 {
-    // Scales of a chunk: 64 blocks × 2 × 64 bytes fit the first-level cache beside the codes streaming through.
+    // Scales of a chunk: 64 blocks × 1 to 4 × 64 bytes fit the first-level cache beside the codes streaming through.
     private const int DirectChunk = 64;
 
     // A tile of 2 panels × 16 blocks × 512 bytes, with its scales and the activations of a token tile, fits the first-level cache.
@@ -67,7 +67,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     /// <summary>Bytes of the codes of a block of a panel.</summary>
     protected static int CodeBytes => BlockKernel.CodeBytes(TCodes.Bits, TCodes.Sparse);
 
-    private static int ScaleVectors => TScales.HasMinimum || TScales.HalfBlocks ? 2 : 1;
+    private static int ScaleVectors => (TScales.HasMinimum ? 2 : 1) * (TScales.HalfBlocks ? 2 : 1);
 
     /// <summary>Kernels for so many tokens read scales as they are packed.</summary>
     private bool UnpacksScales(int tokens) => Assembled && tokens <= BlockKernel.MaxTokensUnpackingScales && TScales.Layout != ScaleLayout.Unpacked;
@@ -105,26 +105,23 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
         byte* scales = PanelAddress(row / Panel.Rows), codes = scales + codesOffset;
         int lane = row % Panel.Rows;
         byte* groups = stackalloc byte[ActivationLayout.Groups * Panel.GroupBytes];
-        float* unpacked = stackalloc float[8 * 2 * Panel.Rows];
+        float* unpacked = stackalloc float[8 * 4 * Panel.Rows];
+        int halves = TScales.HalfBlocks ? 2 : 1;
         for (int block = 0; block < blocks; block++)
         {
             int inUnit = block % TScales.BlocksPerUnit;
             if (inUnit == 0)
             {
-                TScales.Unpack(scales + block / TScales.BlocksPerUnit * TScales.UnitBytes, unpacked, Panel.Rows, 2 * Panel.Rows);
+                TScales.Unpack(scales + block / TScales.BlocksPerUnit * TScales.UnitBytes, unpacked, Panel.Rows, ScaleVectors * Panel.Rows);
             }
             TCodes.Unpack(codes + block * CodeBytes, groups, Panel.GroupBytes);
-            float* blockScales = unpacked + inUnit * 2 * Panel.Rows + lane;
-            float scale = blockScales[0], minimum = TScales.HasMinimum ? blockScales[Panel.Rows] : 0f;
+            float* blockScales = unpacked + inUnit * ScaleVectors * Panel.Rows + lane;
             for (int i = 0; i < Math.Min(ActivationLayout.BlockInputs, Inputs - block * ActivationLayout.BlockInputs); i++)
             {
-                if (TScales.HalfBlocks && i == ActivationLayout.BlockInputs / 2)
-                {
-                    scale = blockScales[Panel.Rows];
-                }
+                float* scale = blockScales + i * halves / ActivationLayout.BlockInputs * Panel.Rows;
                 int code = groups[i / 4 * Panel.GroupBytes + lane * 4 + i % 4] - (offsetShift == 0 ? 0 : 1 << offsetShift);
-                float value = scale * code;
-                destination[block * ActivationLayout.BlockInputs + i] = TScales.HasMinimum ? value + minimum : value;
+                float value = scale[0] * code;
+                destination[block * ActivationLayout.BlockInputs + i] = TScales.HasMinimum ? value + scale[halves * Panel.Rows] : value;
             }
         }
     }
@@ -136,9 +133,9 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     protected override int PanelsTogether(int tokens) => TilePanels;
 
     private BlockKernel DirectKernel(int tokens) =>
-        new(TCodes.Bits, TCodes.UnpackedBits, offsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.UnpackedBits != TCodes.Bits, TCodes.Sparse);
+        new(TCodes.Bits, TCodes.UnpackedBits, offsetShift, TScales.HasMinimum, TScales.HalfBlocks, 1, tokens, TCodes.Table, TCodes.Sparse);
 
-    private BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, LooksUp = false, Sparse = false };
+    private BlockKernel TileKernel(int panels, int tokens) => DirectKernel(tokens) with { Bits = 8, Panels = panels, Table = 0, Sparse = false };
 
     /// <summary>
     /// Few tokens: the kernel unpacks codes in registers as they come from memory. Where there is more than one tile of tokens, each chunk of the codes comes
@@ -149,7 +146,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     {
         bool unpacksScales = UnpacksScales(job.Tokens);
         int chunk = unpacksScales ? blocks : tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
-        float* scales = (float*)job.Team.ThreadScratch(thread, DirectChunk * 2 * Panel.GroupBytes);
+        float* scales = (float*)job.Team.ThreadScratch(thread, (nuint)(DirectChunk * ScaleVectors * Panel.GroupBytes));
         float* sums = stackalloc float[job.Tokens * Panel.Rows];
         new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
         byte* address = PanelAddress(panel);
@@ -186,10 +183,10 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     private void MultiplyTiled(in MultiplyJob job, TokenTiles tiles, int thread, int firstPanel, int endPanel)
     {
         const int CodesBytes = TileChunk * TilePanels * ActivationLayout.Groups * Panel.GroupBytes;
-        const int ScalesBytes = TileChunk * TilePanels * 2 * Panel.GroupBytes;
+        int scalesBytes = TileChunk * TilePanels * ScaleVectors * Panel.GroupBytes;
         int rows = (endPanel - firstPanel) * Panel.Rows;
-        byte* codes = job.Team.ThreadScratch(thread, CodesBytes + ScalesBytes + (nuint)job.Tokens * (nuint)rows * sizeof(float));
-        float* scales = (float*)(codes + CodesBytes), sums = (float*)(codes + CodesBytes + ScalesBytes);
+        byte* codes = job.Team.ThreadScratch(thread, (nuint)(CodesBytes + scalesBytes) + (nuint)job.Tokens * (nuint)rows * sizeof(float));
+        float* scales = (float*)(codes + CodesBytes), sums = (float*)(codes + CodesBytes + scalesBytes);
         new Span<float>(sums, job.Tokens * rows).Clear();
         KernelArguments arguments = default;
         arguments.Weights = codes;

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Engine.Checkpoints;
+using Engine.Checkpoints.Codecs;
 using Engine.Cpu.Matmul.Formats;
 using Engine.Cpu.Matmul.Kernels;
 using Engine.Execution;
@@ -75,6 +76,21 @@ internal static unsafe class MatrixLoader
             (DType.Q5_K, false) => new FileBlockMatrix<Q5_K, Codes5, SuperBlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q6_K, false) => new FileBlockMatrix<Q6_K, Codes6, SuperBlockHalfScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.MXFP4, false) => new FileBlockMatrix<MXFP4, CodesE2M1, BlockPowers>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.Q2_K, false) => new FileBlockMatrix<Q2_K, Codes2, SuperBlockHalfScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.Q3_K, false) => Grouped<Q3_KFormat, Codes3>(rows, inputs, firstOutput),
+            (DType.IQ4_NL, false) => Grouped<IQ4_NLFormat, LookedUp<Codes4, IQ4_NLFormat>>(rows, inputs, firstOutput),
+            (DType.IQ4_XS, false) => Grouped<IQ4_XSFormat, LookedUp<Codes4, IQ4_XSFormat>>(rows, inputs, firstOutput),
+            (DType.IQ3_XXS, false) => Grouped<IQ3_XXSFormat, LookedUp<Codes4, IQ3_XXSFormat>>(rows, inputs, firstOutput),
+            (DType.IQ3_S, false) => Grouped<IQ3_SFormat, LookedUp<Codes4, IQ3_SFormat>>(rows, inputs, firstOutput),
+            (DType.IQ2_XXS, false) => Grouped<IQ2_XXSFormat, LookedUp<Codes3, IQ2_XXSFormat>>(rows, inputs, firstOutput),
+            (DType.IQ2_XS, false) => Grouped<IQ2_XSFormat, LookedUp<Codes3, IQ2_XSFormat>>(rows, inputs, firstOutput),
+            (DType.IQ2_S, false) => Grouped<IQ2_SFormat, LookedUp<Codes3, IQ2_SFormat>>(rows, inputs, firstOutput),
+            (DType.IQ1_S, false) => Grouped<IQ1_SFormat, LookedUp<Codes3, IQ1_SFormat>>(rows, inputs, firstOutput),
+            (DType.IQ1_M, false) => Grouped<IQ1_MFormat, LookedUp<Codes3, IQ1_MFormat>>(rows, inputs, firstOutput),
+            (DType.TQ1_0, false) => Grouped<TQ1_0Format, LookedUp<Codes2, TQ1_0Format>>(rows, inputs, firstOutput),
+            (DType.TQ2_0, false) => Grouped<TQ2_0Format, LookedUp<Codes2, TQ2_0Format>>(rows, inputs, firstOutput),
+            (DType.Q1_0, false) => Grouped<Q1_0Format, LookedUp<Codes1, Q1_0Format>>(rows, inputs, firstOutput),
+            (DType.NVFP4, false) => new FileBlockMatrix<NVFP4, CodesE2M1, HalfBlockSmallFloats>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F16, false) when SparseFloatMatrix<Float16>.Conforms(source, rows, inputs) =>
                 new SparseFloatMatrix<Float16>(rows, inputs, false) { FirstOutput = firstOutput },
             (DType.BF16, false) when SparseFloatMatrix<BFloat16>.Conforms(source, rows, inputs) =>
@@ -86,6 +102,11 @@ internal static unsafe class MatrixLoader
                 $"{tensor.DType}{(transposed ? " stored as [inputs, outputs]" : "")} cannot be multiplied on the CPU", checkpoint.Path, tensor.Name),
         };
     }
+
+    private static FileBlockMatrix<GroupedBlocks<TFormat>, TCodes, GroupedScales<TFormat>> Grouped<TFormat, TCodes>(int rows, int inputs, int firstOutput)
+        where TFormat : IGroupedFormat
+        where TCodes : ICodes =>
+        new(rows, inputs) { FirstOutput = firstOutput };
 
     private static void Pack(PackedMatrix matrix, WeightRows source, ThreadTeam team)
     {

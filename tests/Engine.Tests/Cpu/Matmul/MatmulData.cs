@@ -15,7 +15,8 @@ internal static unsafe class MatmulData
     public static readonly DType[] Formats =
     [
         DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K,
-        DType.MXFP4,
+        DType.MXFP4, DType.Q2_K, DType.Q3_K, DType.IQ4_NL, DType.IQ4_XS, DType.IQ3_XXS, DType.IQ3_S, DType.IQ2_XXS, DType.IQ2_XS, DType.IQ2_S, DType.IQ1_S,
+        DType.IQ1_M, DType.TQ1_0, DType.TQ2_0, DType.NVFP4, DType.Q1_0,
     ];
 
     public static TheoryData<DType> AllFormats => [.. Formats];
@@ -52,7 +53,7 @@ internal static unsafe class MatmulData
                 default:
                     foreach (int offset in ScaleOffsets(format))
                     {
-                        MemoryMarshal.Write(span[offset..], RandomHalf(random));
+                        WriteScale(format, span[offset..], RandomHalf(random));
                     }
                     break;
             }
@@ -60,12 +61,34 @@ internal static unsafe class MatmulData
         return bytes;
     }
 
+    /// <summary>Where a block has its float16.</summary>
     public static int[] ScaleOffsets(DType format) => format switch
     {
         DType.Q6_K => [208],
+        DType.Q2_K => [80, 82],
+        DType.Q3_K => [108],
+        DType.TQ1_0 => [52],
+        DType.TQ2_0 => [64],
+        DType.IQ1_M => [48],
+        DType.NVFP4 => [],
         DType.Q4_1 or DType.Q5_1 or DType.Q4_K or DType.Q5_K => [0, 2],
         _ => [0],
     };
+
+    /// <summary>Writes a float16 of a block; IQ1_M has it in the top nibbles of four words.</summary>
+    public static void WriteScale(DType format, Span<byte> place, ushort bits)
+    {
+        if (format != DType.IQ1_M)
+        {
+            MemoryMarshal.Write(place, bits);
+            return;
+        }
+        for (int word = 0; word < 4; word++)
+        {
+            ref byte top = ref place[2 * word + 1];
+            top = (byte)(top & 15 | (bits >> (4 * word) & 15) << 4);
+        }
+    }
 
     /// <summary>Arbitrary values, one block in eight of zeros.</summary>
     public static float[] RandomInput(int count, Random random)

@@ -80,7 +80,7 @@ public sealed class PackedLinearTests
         int seed = Random.Shared.Next();
         var random = new Random(seed);
         const int Outputs = 77, Tokens = 65;
-        int inputs = format.IsFloat() ? 600 : format.Info().BlockElements == 256 ? 2560 : 672;
+        int inputs = format.IsFloat() ? 600 : format.Info().BlockElements > 32 ? 2560 : 672;
         using var one = new ThreadTeam(1);
         byte[] bytes = MatmulData.RandomBytes(format, (long)inputs * Outputs, random);
         using PackedLinear linear = MatmulData.Load(format, inputs, Outputs, bytes, one);
@@ -268,7 +268,7 @@ public sealed class PackedLinearTests
                 weight += Math.Abs(weights[i]);
             }
             // A minimum and the codes above it cancel: the terms of the two sums are larger than the weights.
-            magnitude += format is DType.Q4_1 or DType.Q5_1 or DType.Q4_K or DType.Q5_K ? largest * 32 * 64 : 0;
+            magnitude += format is DType.Q4_1 or DType.Q5_1 or DType.Q2_K or DType.Q4_K or DType.Q5_K ? largest * 32 * 64 : 0;
             tolerance += exact ? 0 : largest / 127 * 0.5001 * weight;
         }
         // n roundings to float32 in sequence: λ·√n·u of the magnitudes with λ = 8 (Higham and Mary 2019), u = 2⁻²⁴.

@@ -72,6 +72,7 @@ internal unsafe struct CodesE2M1 : ICodes
 {
     public static int Bits => 4;
     public static int UnpackedBits => E2M1Table.Bits;
+    public static UInt128 Table { get; } = BitConverter.ToUInt128(E2M1Table.Bytes);
 
     public static void Pack(byte* codes, byte* packed) => NibbleCodes.Pack(codes, packed, 0);
 
@@ -79,15 +80,7 @@ internal unsafe struct CodesE2M1 : ICodes
     public static void Unpack(byte* packed, byte* groups, int groupStride)
     {
         NibbleCodes.Unpack(packed, groups, groupStride, 0);
-        Vector128<byte> table = Vector128.Create(E2M1Table.Bytes);
-        for (int group = 0; group < ActivationLayout.Groups; group++)
-        {
-            byte* codes = groups + group * groupStride;
-            for (int part = 0; part < Panel.GroupBytes; part += Vector128<byte>.Count)
-            {
-                Vector128.Shuffle(table, Vector128.Load(codes + part)).Store(codes + part);
-            }
-        }
+        CodeTables.LookUp(Table, groups, groupStride);
     }
 }
 

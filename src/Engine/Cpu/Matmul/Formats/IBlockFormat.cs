@@ -28,8 +28,11 @@ internal unsafe interface ICodes
     /// <summary>Bits of a code as packed.</summary>
     static abstract int Bits { get; }
 
-    /// <summary>Bits of a code when it is unpacked; other than <see cref="Bits"/> where unpacking looks it up in <see cref="E2M1Table"/>.</summary>
+    /// <summary>Bits of a code when it is unpacked; other than <see cref="Bits"/> where unpacking looks it up in <see cref="Table"/>.</summary>
     static abstract int UnpackedBits { get; }
+
+    /// <summary>16 bytes that codes of up to 4 bits are looked up in, the first the lowest; 0 where they are not.</summary>
+    static virtual UInt128 Table => 0;
 
     /// <summary>Two codes of every four are packed, beside their places (<see cref="SparseGroups"/>).</summary>
     static virtual bool Sparse => false;
@@ -61,7 +64,8 @@ internal unsafe interface IScales
 
     /// <summary>
     /// Writes the scales of a unit as float32: per block [16] of scales, and <paramref name="second"/> floats further [16] of minima or of the
-    /// scales of the second half; the next block follows <paramref name="stride"/> floats further.
+    /// scales of the second half, or where there are both, of these scales and then of the minima of each half; the next block follows
+    /// <paramref name="stride"/> floats further.
     /// </summary>
     static abstract void Unpack(byte* unit, float* scales, int second, int stride);
 }

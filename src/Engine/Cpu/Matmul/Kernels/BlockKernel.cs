@@ -26,19 +26,20 @@ internal enum ScaleLayout
 }
 
 /// <summary>Which kernel for block formats. Whatever the variant, a row and token see the same operations in the same order:
-/// per block <c>acc = fma(float(Σ (code − offset) · x) · dx, scale, acc)</c>, then with a minimum <c>acc = fma(minimum, dx · Σ x, acc)</c>.</summary>
-/// <param name="Bits">Bits of a stored code: 4, 5, 6 as packed, or 8, which is also what tiles hold.</param>
+/// per block <c>acc = fma(float(Σ (code − offset) · x) · dx, scale, acc)</c>, then with a minimum <c>acc = fma(minimum, dx · Σ x, acc)</c>; with half blocks
+/// the first for each half and then the second for each.</summary>
+/// <param name="Bits">Bits of a stored code: 1 to 6 as packed, or 8, which is also what tiles hold.</param>
 /// <param name="CodeBits">Bits that codes have, also where a tile holds them as bytes.</param>
 /// <param name="OffsetShift">log₂ of the offset of the codes; 0 where there is none.</param>
 /// <param name="HasMinimum">Blocks have a minimum that is added.</param>
-/// <param name="HalfBlocks">A scale covers 16 inputs instead of 32.</param>
+/// <param name="HalfBlocks">A scale, and a minimum if any, covers 16 inputs instead of 32.</param>
 /// <param name="Panels">Panels side by side, 1 or 2.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
-/// <param name="LooksUp">Stored codes of 4 bits are looked up in <see cref="Formats.E2M1Table"/>; those of a tile already were.</param>
+/// <param name="Table">16 bytes that stored codes of up to 4 bits are looked up in, the first the lowest; 0 for none, as for a tile, whose codes already were.</param>
 /// <param name="Scales">How the scales lie that the kernel reads.</param>
 /// <param name="Sparse">Two codes of every four are stored, beside their places (<see cref="Formats.SparseGroups"/>).</param>
 internal readonly record struct BlockKernel(
-    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, bool LooksUp = false, bool Sparse = false,
+    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, UInt128 Table = default, bool Sparse = false,
     ScaleLayout Scales = ScaleLayout.Unpacked)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
@@ -60,8 +61,8 @@ internal readonly record struct BlockKernel(
     /// <summary>Bytes of packed codes per block and panel.</summary>
     public int BlockBytes => CodeBytes(Bits, Sparse);
 
-    /// <summary>Vectors of 16 × float32 per block and panel: scale, and second scale or minimum.</summary>
-    public int ScaleVectors => HasMinimum || HalfBlocks ? 2 : 1;
+    /// <summary>Vectors of 16 × float32 per block and panel: scale, second scale, minimum, second minimum, as far as there are.</summary>
+    public int ScaleVectors => (HasMinimum ? 2 : 1) * (HalfBlocks ? 2 : 1);
 
     /// <summary>Bytes of a block of codes of a panel.</summary>
     public static int CodeBytes(int bits, bool sparse) => sparse

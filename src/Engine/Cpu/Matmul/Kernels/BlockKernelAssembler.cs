@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Engine.Cpu.Matmul.Formats;
 using Iced.Intel;
@@ -70,7 +71,7 @@ internal sealed class BlockKernelAssembler
         }
 
         scaleUnit = kernel.Scales == ScaleLayout.Unpacked ? null : new ScaleUnit(kernel.Scales, frame, Scales);
-        Action block = kernel.Sparse ? Sparse() : kernel.Bits == 8 ? Bytes() : Nibbles();
+        Action block = kernel.Sparse ? Sparse() : kernel.Bits == 8 ? Bytes() : Fields();
         Label loop = code.CreateLabel();
         code.Label(ref loop);
         int blocks = scaleUnit?.Blocks ?? 1;
@@ -130,24 +131,26 @@ internal sealed class BlockKernelAssembler
     }
 
     /// <summary>
-    /// A block of 4-bit codes, the low nibbles of vector j being group j and the high ones group j + 4; for 5 and 6 bits the planes with the
-    /// other bits come first, plane byte b holding those of byte b of each group.
+    /// A block of codes of 1, 2 or 4 low bits: in as many vectors, field k of vector j being group j + vectors · k, so nibbles of groups j and j + 4. For 3, 5 and 6
+    /// bits the planes with the other bits come first, plane byte b holding those of byte b of each group.
     /// </summary>
-    private Action Nibbles()
+    private Action Fields()
     {
         AssemblerRegisterZMM weights = frame.Vector(), packed = frame.Vector(), scratch = frame.Vector(), mask = frame.Vector();
-        int highBits = kernel.Bits - 4;
+        int lowBits = kernel.Bits switch { >= 4 => 4, >= 2 => 2, _ => 1 }, highBits = kernel.Bits - lowBits;
         AssemblerRegisterZMM[] planes = frame.Vectors(highBits);
         AssemblerRegisterZMM highMask = highBits == 0 ? mask : frame.Vector();
-        frame.Broadcast(mask, 0x0F0F0F0F);
-        AssemblerRegisterZMM table = kernel.LooksUp ? frame.Vector() : mask;
-        if (kernel.LooksUp)
+        frame.Broadcast(mask, ((1u << lowBits) - 1) * 0x01010101u);
+        AssemblerRegisterZMM table = kernel.Table != 0 ? frame.Vector() : mask;
+        if (kernel.Table != 0)
         {
-            frame.BroadcastTable(table, E2M1Table.Bytes);
+            Span<byte> bytes = stackalloc byte[16];
+            BinaryPrimitives.WriteUInt128LittleEndian(bytes, kernel.Table);
+            frame.BroadcastTable(table, bytes);
         }
         if (highBits > 0)
         {
-            frame.Broadcast(highMask, highBits == 1 ? 0x10101010u : 0x30303030u);
+            frame.Broadcast(highMask, (((1u << highBits) - 1) << lowBits) * 0x01010101u);
         }
 
         return () =>
@@ -165,18 +168,21 @@ internal sealed class BlockKernelAssembler
             {
                 LoadCodes(planes[plane], plane);
             }
-            for (int pair = 0; pair < 4; pair++)
+            for (int line = 0; line < lowBits; line++)
             {
-                LoadCodes(packed, highBits + pair);
-                code.vpandd(weights, packed, mask);
-                LookUp();
-                AddHighBits(pair);
-                Dot(0, pair, [weights], scratch);
-                code.vpsrlw(packed, packed, 4);
-                code.vpandd(weights, packed, mask);
-                LookUp();
-                AddHighBits(pair + 4);
-                Dot(kernel.HalfBlocks || SplitsSums ? 1 : 0, pair + 4, [weights], scratch);
+                LoadCodes(packed, highBits + line);
+                for (int group = line; group < ActivationLayout.Groups; group += lowBits)
+                {
+                    if (group != line)
+                    {
+                        code.vpsrlw(packed, packed, (byte)lowBits);
+                    }
+                    code.vpandd(weights, packed, mask);
+                    AddHighBits(group);
+                    LookUp();
+                    int half = group / (ActivationLayout.Groups / 2);
+                    Dot(kernel.HalfBlocks || SplitsSums ? half : 0, group, [weights], scratch);
+                }
             }
             for (int token = 0; token < tokens && SplitsSums; token++)
             {
@@ -191,7 +197,7 @@ internal sealed class BlockKernelAssembler
 
         void LookUp()
         {
-            if (kernel.LooksUp)
+            if (kernel.Table != 0)
             {
                 code.vpshufb(weights, table, weights);
             }
@@ -203,9 +209,9 @@ internal sealed class BlockKernelAssembler
             {
                 return;
             }
-            // Bits group·highBits of the planes taken together go to bit 4; what a 16-bit shift carries across bytes is masked away.
+            // Bits group·highBits of the planes taken together go above the low ones; what a 16-bit shift carries across bytes is masked away.
             AssemblerRegisterZMM plane = planes[group * highBits / 8];
-            int shift = 4 - group * highBits % 8;
+            int shift = lowBits - group * highBits % 8;
             if (shift > 0)
             {
                 code.vpsllw(scratch, plane, (byte)shift);
@@ -407,7 +413,14 @@ internal sealed class BlockKernelAssembler
                 code.vfmadd231ps(accumulators[i], sum, __[Scales + (half * panels + panel) * 64]);
             }
         }
-        if (kernel.HasMinimum)
+        if (kernel.HasMinimum && kernel.HalfBlocks)
+        {
+            if (half == 1)
+            {
+                AddHalfMinima(scratch);
+            }
+        }
+        else if (kernel.HasMinimum)
         {
             for (int panel = 0; panel < panels; panel++)
             {
@@ -420,6 +433,23 @@ internal sealed class BlockKernelAssembler
                 {
                     code.vfmadd231ps(
                         accumulators[token * panels + panel], minimum, __dword_bcst[Activations + Field(ActivationLayout.ScaledSum, token)]);
+                }
+            }
+        }
+    }
+
+    /// <summary>What the minima of a half are multiplied with is made of its negative sum, so that records need not hold it.</summary>
+    private void AddHalfMinima(AssemblerRegisterZMM halfSum)
+    {
+        for (int token = 0; token < tokens; token++)
+        {
+            for (int half = 0; half < 2; half++)
+            {
+                code.vcvtdq2ps(halfSum, __dword_bcst[Activations + Field(ActivationLayout.NegativeHalfSums + 4 * half, token)]);
+                code.vmulps(halfSum, halfSum, __dword_bcst[Activations + Field(ActivationLayout.Scale, token)]);
+                for (int panel = 0; panel < panels; panel++)
+                {
+                    code.vfnmadd231ps(accumulators[token * panels + panel], halfSum, __[Scales + ((2 + half) * panels + panel) * 64]);
                 }
             }
         }

@@ -22,7 +22,7 @@ internal unsafe interface IDotLanes<TVector>
     /// <param name="inputs">4 signed inputs of each group, <paramref name="stride"/> words apart.</param>
     /// <param name="stride">Words between groups of <paramref name="inputs"/>.</param>
     /// <param name="groups">4 or 8.</param>
-    /// <param name="bits">Bits of a code, 4 to 8.</param>
+    /// <param name="bits">Bits of a code, 2 to 8.</param>
     /// <param name="start">Where the sums start.</param>
     /// <param name="sums">Receives a vector of int32.</param>
     static abstract void Sum(byte* codes, int* inputs, int stride, int groups, int bits, int start, int* sums);
@@ -30,7 +30,7 @@ internal unsafe interface IDotLanes<TVector>
 
 /// <summary>
 /// 8-bit products added in pairs to 16 bits (VPMADDUBSW), those in pairs to 32 (VPMADDWD). Pair sums of narrow codes fit 16 bits several times
-/// over: 2 · 127 · (2^bits − 1) · n &lt; 2¹⁵ allows n = 8, 4, 2 for 4, 5, 6 bits. 8-bit codes are taken apart at bit 7, each part fitting once.
+/// over: 2 · 127 · (2^bits − 1) · n &lt; 2¹⁵ allows n = 8, 4, 2, 1 for 4, 5, 6, 7 bits. 8-bit codes are taken apart at bit 7, each part fitting once.
 /// </summary>
 internal unsafe struct Avx512Lanes : IDotLanes<Vector512<byte>>
 {

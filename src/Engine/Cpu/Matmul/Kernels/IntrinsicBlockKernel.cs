@@ -49,8 +49,14 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
             case 8 when kernel.Sparse:
                 SparseCodes8.Unpack(weights, unpacked, Panel.GroupBytes);
                 break;
-            case 4 when kernel.LooksUp:
-                CodesE2M1.Unpack(weights, unpacked, Panel.GroupBytes);
+            case 1:
+                Codes1.Unpack(weights, unpacked, Panel.GroupBytes);
+                break;
+            case 2:
+                Codes2.Unpack(weights, unpacked, Panel.GroupBytes);
+                break;
+            case 3:
+                Codes3.Unpack(weights, unpacked, Panel.GroupBytes);
                 break;
             case 4:
                 Codes4.Unpack(weights, unpacked, Panel.GroupBytes);
@@ -68,6 +74,10 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
                     Unsafe.CopyBlockUnaligned(unpacked + group * Panel.GroupBytes, source, Panel.GroupBytes);
                 }
                 break;
+        }
+        if (kernel.Table != 0)
+        {
+            CodeTables.LookUp(kernel.Table, unpacked, Panel.GroupBytes);
         }
     }
 
@@ -95,6 +105,7 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
         float* fields = (float*)activations + token;
         Vector256<float> step = Vector256.Create(fields[ActivationLayout.Scale / 4 * tokens]);
         Vector256<float> scaledSum = Vector256.Create(fields[ActivationLayout.ScaledSum / 4 * tokens]);
+        int* negativeHalfSums = (int*)fields + ActivationLayout.NegativeHalfSums / 4 * tokens;
         for (int row = 0; row < Panel.Rows; row += Vector256<float>.Count)
         {
             Vector256<float> total = Vector256.Load(accumulator + row);
@@ -104,7 +115,15 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
                 Vector256<float> sum = Vector256.ConvertToSingle(Vector256.Load(sums + Panel.Rows + row));
                 total = Vector256.FusedMultiplyAdd(sum * step, Vector256.Load(scales + second + row), total);
             }
-            if (kernel.HasMinimum)
+            if (kernel.HasMinimum && kernel.HalfBlocks)
+            {
+                for (int half = 0; half < 2; half++)
+                {
+                    Vector256<float> halfSum = step * Vector256.Create(-(float)negativeHalfSums[half * tokens]);
+                    total = Vector256.FusedMultiplyAdd(Vector256.Load(scales + (2 + half) * second + row), halfSum, total);
+                }
+            }
+            else if (kernel.HasMinimum)
             {
                 total = Vector256.FusedMultiplyAdd(Vector256.Load(scales + second + row), scaledSum, total);
             }

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 namespace Engine.Cpu.Matmul.Kernels;
 
 /// <summary>What a kernel works on. Assembled code reads the fields at their offsets.</summary>
-[StructLayout(LayoutKind.Explicit, Size = 80)]
+[StructLayout(LayoutKind.Explicit, Size = 128)]
 internal unsafe struct KernelArguments
 {
     /// <summary>Weights: a packed panel, or a tile that has been unpacked from one or two.</summary>
