@@ -1,5 +1,4 @@
 using Engine.Checkpoints;
-using Engine.Checkpoints.Codecs;
 using Engine.Execution;
 using Engine.Plans;
 
@@ -69,12 +68,11 @@ internal sealed unsafe class CpuHeads : DeviceWeights
         {
             new Span<float>(panels + panel * PanelFloats, checked((int)PanelFloats)).Clear();
         }
-        Codec codec = Codec.For(view.DType);
         var values = new float[Plan.StoredColumns];
         long first = Plan.Weight.FirstRow + (long)head * Plan.RowsPerHead;
         for (int row = 0; row < Plan.StoredRows; row++)
         {
-            codec.Decode(view.Row(first + row), values);
+            view.DecodeRow(first + row, values);
             for (int column = 0; column < values.Length; column++)
             {
                 if (!float.IsFinite(values[column]))

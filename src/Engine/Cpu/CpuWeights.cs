@@ -1,5 +1,4 @@
 using Engine.Checkpoints;
-using Engine.Checkpoints.Codecs;
 using Engine.Execution;
 using Engine.Plans;
 
@@ -54,7 +53,7 @@ internal sealed unsafe class CpuNorm : DeviceWeights
                 checkpoint.Path, weight.Tensor);
         }
         var all = new float[view.Columns];
-        Codec.For(view.DType).Decode(view.Row(0), all);
+        view.DecodeRow(0, all);
         ReadOnlySpan<float> wanted = all.AsSpan(weight.FirstRow, destination.Length);
         for (int i = 0; i < wanted.Length; i++)
         {
@@ -73,7 +72,6 @@ internal sealed class MappedTable
 {
     private readonly TensorView view;
     private readonly int firstRow;
-    private readonly Codec codec;
 
     /// <exception cref="EngineException">The tensor is missing or its shape does not fit.</exception>
     public MappedTable(WeightRef weight, int columns, Checkpoint checkpoint)
@@ -87,11 +85,10 @@ internal sealed class MappedTable
                 checkpoint.Path, weight.Tensor);
         }
         firstRow = weight.FirstRow;
-        codec = Codec.For(view.DType);
         Rows = (int)Math.Min(int.MaxValue, view.Rows - firstRow);
     }
 
     public int Rows { get; }
 
-    public void DecodeRow(int row, Span<float> destination) => codec.Decode(view.Row((long)firstRow + row), destination);
+    public void DecodeRow(int row, Span<float> destination) => view.DecodeRow((long)firstRow + row, destination);
 }

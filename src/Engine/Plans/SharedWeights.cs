@@ -176,7 +176,8 @@ internal static class SharedWeights
     private static string Fingerprint(StoredRows rows, Checkpoint checkpoint)
     {
         TensorView tensor = rows.In(checkpoint);
-        return $"{tensor.DType} {tensor.DescribeShape()} {Convert.ToHexString(Sample(tensor))}";
+        string part = tensor.Coded is null ? "" : $"{rows.First} {rows.Count} {rows.Slice} ";
+        return $"{part}{tensor.DType} {tensor.DescribeShape()} {Convert.ToHexString(Sample(tensor))}";
     }
 
     /// <summary>Bytes from the middle: the ends of matrices are more often alike.</summary>
@@ -241,12 +242,19 @@ internal static class SharedWeights
         return description;
     }
 
-    /// <summary>A tensor, or a part of it along the outermost dimension, or a run of its rows where <paramref name="Count"/> says how many.</summary>
+    /// <summary>
+    /// A tensor, or a part of it along the outermost dimension, or a run of its rows where <paramref name="Count"/> says how many. Codes whose scales are stored apart
+    /// are compared as a whole, whichever rows are meant.
+    /// </summary>
     private readonly record struct StoredRows(string Tensor, int First, int? Count, int? Slice = null)
     {
         public TensorView In(Checkpoint checkpoint)
         {
             TensorView tensor = checkpoint[Tensor];
+            if (tensor.Coded is not null)
+            {
+                return tensor;
+            }
             if (Slice is { } slice)
             {
                 long rows = tensor.Rows / tensor.Shape[0];

@@ -11,14 +11,17 @@ namespace Engine.Plans;
 internal sealed unsafe class WeightRows : IDisposable
 {
     private readonly UnmanagedBuffer? joined;
+    private readonly ImmutableArray<int>? chosen; // Outputs of the whole that are left, where rows are read one by one.
 
-    private WeightRows(TensorView tensor, long firstRow, int rowStep, bool transposed, UnmanagedBuffer? joined = null)
+    private WeightRows(
+        TensorView tensor, long firstRow, int rowStep, bool transposed, UnmanagedBuffer? joined = null, ImmutableArray<int>? chosen = null)
     {
         Tensor = tensor;
         FirstRow = firstRow;
         RowStep = rowStep;
         Transposed = transposed;
         this.joined = joined;
+        this.chosen = chosen;
     }
 
     /// <summary>The matrix [rows, columns], or [columns, rows] where transposed.</summary>
@@ -46,16 +49,19 @@ internal sealed unsafe class WeightRows : IDisposable
             : Join(weight, rows, tensor, Slice(weight, checkpoint[weight.Scales], 2, checkpoint), checkpoint);
     }
 
-    /// <summary>Some of the rows, one behind the other as a matrix of their own, which takes memory until it is disposed.</summary>
+    /// <summary>
+    /// Some of the rows, one behind the other as a matrix of their own, which takes memory until it is disposed; of codes and scales that are stored apart the same
+    /// matrix, whose rows are found one by one.
+    /// </summary>
     /// <param name="rows">Which, ascending.</param>
     /// <param name="count">Rows that there are.</param>
     /// <param name="checkpoint">For messages.</param>
     /// <exception cref="EngineException">They are not ascending or there are no such rows, or the matrix is not stored row by row.</exception>
     public WeightRows Gather(ImmutableArray<int> rows, int count, Checkpoint checkpoint)
     {
-        if (Transposed || Tensor.Coded is not null)
+        if (Transposed)
         {
-            throw new EngineException("rows of a matrix that is stored as [inputs, outputs], or as codes and scales apart, cannot be chosen", checkpoint.Path, Tensor.Name);
+            throw new EngineException("rows of a matrix that is stored as [inputs, outputs] cannot be chosen", checkpoint.Path, Tensor.Name);
         }
         for (int i = 0, before = -1; i < rows.Length; before = rows[i++])
         {
@@ -63,6 +69,10 @@ internal sealed unsafe class WeightRows : IDisposable
             {
                 throw new EngineException($"expected rows above {before} and below {count}, found {rows[i]}", checkpoint.Path, Tensor.Name);
             }
+        }
+        if (Tensor.Coded is not null)
+        {
+            return new WeightRows(Tensor, FirstRow, RowStep, false, chosen: rows);
         }
         long rowBytes = Tensor.RowBytes;
         var buffer = new UnmanagedBuffer(rows.Length * rowBytes);
@@ -76,7 +86,7 @@ internal sealed unsafe class WeightRows : IDisposable
     }
 
     /// <summary>Where a row of the matrix is.</summary>
-    public long Row(int output) => FirstRow + (long)output * RowStep;
+    public long Row(int output) => FirstRow + (long)(chosen?[output] ?? output) * RowStep;
 
     /// <summary>Rows from the first that <paramref name="count"/> of them span.</summary>
     public long Extent(int count) => count == 0 ? 0 : (count - 1L) * RowStep + 1;

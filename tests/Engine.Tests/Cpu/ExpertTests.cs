@@ -125,7 +125,7 @@ public sealed class ExpertTests
         Assert.Equal(0, Allocation.Of(mixture.Run));
     }
 
-    private static (float[] Output, long Bytes) Run(IBackend backend, ExpertsPlan plan, Checkpoint checkpoint, float[] input, int position = 0)
+    internal static (float[] Output, long Bytes) Run(IBackend backend, ExpertsPlan plan, Checkpoint checkpoint, float[] input, int position = 0)
     {
         using var mixture = new Mixture(backend, plan, checkpoint, input, position);
         mixture.Run();
@@ -133,7 +133,7 @@ public sealed class ExpertTests
     }
 
     /// <summary>Slots of widths 0 to 96, two experts of one slot, a dropped one, and two shared slots.</summary>
-    private static ExpertsPlan Plan(Random random)
+    internal static ExpertsPlan Plan(Random random)
     {
         int[] widths = [64, 256, 0, 512, 256, 256];
         FeedForwardPlan[] slots = [.. widths.Select(static (width, slot) => new FeedForwardPlan(

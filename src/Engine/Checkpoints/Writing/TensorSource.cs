@@ -20,8 +20,10 @@ public sealed record TensorSource(string Name, DType DType, long[] Shape, Action
     public long ByteLength => DType.TryByteLength(Shape) ?? throw new EngineException("its size overflows", item: Name);
 
     /// <summary>A tensor as it is stored.</summary>
-    public static TensorSource From(TensorView tensor, string? name = null) =>
-        new(name ?? tensor.Name, tensor.DType, tensor.Shape, stream => Copy(tensor, stream));
+    /// <exception cref="EngineException">Its codes and scales are stored apart: there is no one tensor to copy.</exception>
+    public static TensorSource From(TensorView tensor, string? name = null) => tensor.Coded is { } coded
+        ? throw new EngineException($"{coded.Format} has its scales apart from its codes and cannot be copied; it can be converted to another type", tensor.File(), tensor.Name)
+        : new(name ?? tensor.Name, tensor.DType, tensor.Shape, stream => Copy(tensor, stream));
 
     /// <summary>A tensor in another type: decoded and encoded by all threads, a few million elements at a time.</summary>
     /// <param name="tensor">The values; checked to be finite on the way.</param>

@@ -149,7 +149,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
         float* scales = (float*)job.Team.ThreadScratch(thread, (nuint)(DirectChunk * ScaleVectors * Panel.GroupBytes));
         float* sums = stackalloc float[job.Tokens * Panel.Rows];
         new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
-        byte* address = PanelAddress(panel);
+        byte* address = PanelAddress(panel), activations = job.BlocksOf(this);
         KernelArguments arguments = default;
         arguments.Scales = scales;
         for (int block = 0; block < blocks; block += chunk)
@@ -169,7 +169,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
             {
                 int first = tiles.First(tile), tokens = tiles.Size(tile);
                 arguments.Activations =
-                    job.Blocks + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
+                    activations + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
                 arguments.Accumulators = sums + first * Panel.Rows;
                 arguments.Kernel = DirectKernel(tokens);
                 direct[tokens].Run(&arguments);
@@ -187,6 +187,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
         int rows = (endPanel - firstPanel) * Panel.Rows;
         byte* codes = job.Team.ThreadScratch(thread, (nuint)(CodesBytes + scalesBytes) + (nuint)job.Tokens * (nuint)rows * sizeof(float));
         float* scales = (float*)(codes + CodesBytes), sums = (float*)(codes + CodesBytes + scalesBytes);
+        byte* activations = job.BlocksOf(this);
         new Span<float>(sums, job.Tokens * rows).Clear();
         KernelArguments arguments = default;
         arguments.Weights = codes;
@@ -203,7 +204,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
                 {
                     int first = tiles.First(tile), tokens = tiles.Size(tile);
                     arguments.Activations =
-                        job.Blocks + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
+                        activations + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
                     arguments.Accumulators = pairSums + first * panels * Panel.Rows;
                     arguments.Kernel = TileKernel(panels, tokens);
                     tiled[panels, tokens].Run(&arguments);

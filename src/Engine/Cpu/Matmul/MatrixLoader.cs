@@ -23,7 +23,9 @@ internal static unsafe class MatrixLoader
         RequireShape(whole, part.Outputs, inputs, checkpoint);
         using WeightRows? kept = part.Rows is { } rows ? whole.Gather(rows, part.Outputs, checkpoint) : null;
         WeightRows source = kept ?? whole;
-        PackedMatrix matrix = Create(source, part.KeptRows, inputs, firstOutput, checkpoint, activations);
+        PackedMatrix matrix = source.Tensor.Coded is not null
+            ? CodedMatrices.Create(source, part.KeptRows, inputs, firstOutput)
+            : Create(source, part.KeptRows, inputs, firstOutput, checkpoint, activations);
         try
         {
             matrix.Bias = part.Bias is null ? null : ReadVector(checkpoint, part.Bias, part.Outputs);
@@ -127,13 +129,13 @@ internal static unsafe class MatrixLoader
                 End = Math.Min(panel + step, matrix.Panels),
             };
             team.Run(&PackPanels, Unsafe.AsPointer(ref run));
-            if (!source.Transposed && tensor.Owner is MappedFile file)
+            if (!source.Transposed && tensor.Coded is null && tensor.Owner is MappedFile file)
             {
                 int rows = (int)Math.Min((long)step * Panel.Rows, matrix.Rows - (long)panel * Panel.Rows);
                 file.Evict((nint)(tensor.Address + source.Row(panel * Panel.Rows) * rowBytes), source.Extent(rows) * rowBytes);
             }
         }
-        if (matrix.Rows == tensor.Rows || source.Transposed)
+        if (matrix.Rows == tensor.Rows || source.Transposed || tensor.Coded is not null)
         {
             tensor.Evict();
         }

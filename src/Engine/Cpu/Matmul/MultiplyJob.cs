@@ -52,8 +52,11 @@ internal unsafe struct MultiplyJob
     /// <summary>Products that are no outputs yet (<see cref="PartCompletion"/>), [tokens, rows] of one matrix after another; null where there are none.</summary>
     public float* Hidden;
 
-    /// <summary>Quantized activations (<see cref="ActivationLayout"/>), tile after tile; null where no part needs them.</summary>
+    /// <summary>Quantized activations (<see cref="ActivationLayout"/>), tile after tile, of one order after another (<see cref="BlockActivations"/>).</summary>
     public byte* Blocks;
+
+    /// <summary>Bytes of the quantized activations of an order.</summary>
+    public nuint OrderBytes;
 
     /// <summary>float32 activations (<see cref="FloatActivations"/>), tile after tile; null where no part needs them.</summary>
     public uint* Floats;
@@ -69,6 +72,9 @@ internal unsafe struct MultiplyJob
 
     /// <summary>The inputs of a token.</summary>
     public readonly float* Row(int token, int inputs) => Input + (InputRows == null ? token : InputRows[token]) * (long)inputs;
+
+    /// <summary>Quantized activations in the order of a matrix.</summary>
+    public readonly byte* BlocksOf(PackedMatrix matrix) => Blocks + (nuint)matrix.ActivationOrder * OrderBytes;
 
     /// <summary>Activations of a form that is not <see cref="ActivationForms.Blocks"/>.</summary>
     public readonly uint* Words(ActivationForms form) => form switch

@@ -24,6 +24,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     private readonly ImmutableArray<PartCompletion> completions;
     private readonly long hiddenRows;
     private readonly long multiplications;
+    private readonly BlockActivations blocks;
 
     private PackedLinear(LinearPlan plan, ImmutableArray<InputProduct> products, ImmutableArray<PartCompletion> completions)
     {
@@ -32,6 +33,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
         this.completions = completions;
         hiddenRows = products.Where(static product => product.Hidden is not null).Sum(static product => (long)product.Matrix.Rows);
         multiplications = products.Sum(product => (long)product.Matrix.Rows * plan.Inputs) + completions.Sum(static part => part.Multiplications);
+        blocks = BlockActivations.Of(products.Select(static product => product.Matrix));
         Reads = InputForms();
     }
 
@@ -166,6 +168,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     public void Place(ref MultiplyJob job, byte* memory)
     {
         job.Blocks = memory;
+        job.OrderBytes = BlockActivations.OrderBytes(Plan.Inputs, job.Tokens);
         job.Floats = (uint*)(memory += FormBytes(ActivationForms.Blocks, job.Tokens));
         job.RoundedFloats = (uint*)(memory += FormBytes(ActivationForms.Floats, job.Tokens));
         job.Pairs = (uint*)(memory += FormBytes(ActivationForms.RoundedFloats, job.Tokens));
@@ -220,9 +223,11 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     /// <summary>Bytes of the activations in one form, with room to keep the next aligned.</summary>
     private nuint FormBytes(ActivationForms form, int tokens)
     {
-        long token = form == ActivationForms.Blocks
-            ? ActivationLayout.TokenBytes(Plan.Inputs)
-            : FloatActivations.TokenWords(Plan.Inputs, form) * sizeof(uint);
+        if (form == ActivationForms.Blocks)
+        {
+            return blocks.Bytes(Plan.Inputs, tokens);
+        }
+        long token = FloatActivations.TokenWords(Plan.Inputs, form) * sizeof(uint);
         return ReadsForm(form) ? ((nuint)tokens * (nuint)token + 127) & ~(nuint)63 : 0;
     }
 
@@ -247,34 +252,7 @@ internal sealed unsafe class PackedLinear : DeviceWeights
     /// <summary>Inside a run: a thread's share of bringing the activations into the kernels' layouts.</summary>
     public void Prepare(in MultiplyJob job, int thread, int threads)
     {
-        if (ReadsForm(ActivationForms.Blocks))
-        {
-            int blocks = ActivationLayout.Blocks(Plan.Inputs), whole = Plan.Inputs / ActivationLayout.BlockInputs;
-            float* rest = stackalloc float[ActivationLayout.BlockInputs];
-            new Span<float>(rest, ActivationLayout.BlockInputs).Clear();
-            TokenTiles tiles = BlockKernel.Tiles(job.Tokens);
-            long all = (long)job.Tokens * blocks, end = all * (thread + 1) / threads;
-            for (long i = all * thread / threads; i < end;)
-            {
-                int token = (int)(i / blocks), block = (int)(i % blocks), last = (int)Math.Min(blocks, block + end - i);
-                int tile = tiles.Of(token), size = tiles.Size(tile), first = tiles.First(tile);
-                byte* records = job.Blocks + first * ActivationLayout.TokenBytes(Plan.Inputs);
-                float* row = job.Row(token, Plan.Inputs);
-                i += last - block;
-                for (; block < last; block++)
-                {
-                    byte* record = records + block * (long)(ActivationLayout.BytesPerToken * size);
-                    float* inputs = row + block * ActivationLayout.BlockInputs;
-                    if (block == whole)
-                    {
-                        int left = (Plan.Inputs - whole * ActivationLayout.BlockInputs) * sizeof(float);
-                        Buffer.MemoryCopy(inputs, rest, left, left);
-                        inputs = rest;
-                    }
-                    ActivationQuantizer.Quantize(inputs, record, size, token - first);
-                }
-            }
-        }
+        blocks.Prepare(job, Plan.Inputs, thread, threads);
         for (ActivationForms form = ActivationForms.Floats; form <= ActivationForms.Pairs; form = (ActivationForms)((int)form << 1))
         {
             if (ReadsForm(form))

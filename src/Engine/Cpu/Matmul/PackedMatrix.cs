@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Runtime.Intrinsics;
 using Engine.Cpu.Matmul.Kernels;
 using Engine.Plans;
@@ -34,6 +35,12 @@ internal abstract unsafe class PackedMatrix : IDisposable
 
     /// <summary>Where the matrix' rows start in the output of its plan.</summary>
     public int FirstOutput { get; init; }
+
+    /// <summary>[columns]: which input meets each column as it is packed; empty where they are in order. Only of matrices that read <see cref="ActivationForms.Blocks"/>.</summary>
+    public ImmutableArray<int> Order { get; init; } = [];
+
+    /// <summary>Which of the orders of <see cref="BlockActivations"/> the matrix reads.</summary>
+    public int ActivationOrder { get; set; }
 
     /// <summary>[rows] float32 that are added to the product, or null.</summary>
     public float[]? Bias { get; set; }

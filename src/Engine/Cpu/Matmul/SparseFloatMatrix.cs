@@ -151,7 +151,7 @@ internal sealed unsafe class SparseFloatMatrix<TFormat> : PackedMatrix
                 // The last of a step's inputs comes first.
                 pair[TFormat.StepInputs - 1] = (ushort)(kept >> (16 * k));
                 int place = (int)(places >> (2 * k) & 3);
-                destination[group * SparseGroups.Inputs + place] = TFormat.Widen((byte*)pair, 0)[0];
+                destination[group * SparseGroups.Inputs + place] = TFormat.Widen((byte*)pair, 0, null)[0];
             }
         }
     }

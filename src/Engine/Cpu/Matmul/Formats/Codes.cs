@@ -80,7 +80,7 @@ internal unsafe struct CodesE2M1 : ICodes
     public static void Unpack(byte* packed, byte* groups, int groupStride)
     {
         NibbleCodes.Unpack(packed, groups, groupStride, 0);
-        CodeTables.LookUp(Table, groups, groupStride);
+        CodeLookup.LookUp(Table, groups, groupStride);
     }
 }
 

@@ -4,44 +4,45 @@ using Engine.Checkpoints;
 
 namespace Engine.Cpu.Matmul.Formats;
 
-/// <summary>A plain float format. A panel is a list of steps, each [16 rows, interleaved inputs] elements as they are in the file.</summary>
+/// <summary>A format that kernels widen to float32. A panel is a list of steps, each [16 rows, interleaved inputs] elements.</summary>
 internal unsafe interface IFloatFormat
 {
-    /// <summary>The type of a tensor in this format.</summary>
+    /// <summary>The type of a tensor in this format; <see cref="DType.Coded"/> for nibbles that a table has the numbers of.</summary>
     static abstract DType DType { get; }
 
-    /// <summary>Bytes of an element.</summary>
-    static abstract int Bytes { get; }
+    /// <summary>Bytes of a step of one row.</summary>
+    static abstract int StepBytes { get; }
 
-    /// <summary>Consecutive inputs of a row that lie side by side in a step, the first of them last.</summary>
+    /// <summary>Consecutive inputs of a row that lie side by side in a step: of plain floats the first of them last, of nibbles the first of them low.</summary>
     static abstract int StepInputs { get; }
 
     /// <summary>Widens one input of 8 rows to float32, exactly.</summary>
     /// <param name="elements">The first of the 8 rows in a step.</param>
     /// <param name="input">Which of the inputs of the step.</param>
-    static abstract Vector256<float> Widen(byte* elements, int input);
+    /// <param name="table">Of nibbles, their numbers [16]; of 8-bit floats, what the assembled kernels multiply with; null for others.</param>
+    static abstract Vector256<float> Widen(byte* elements, int input, float* table);
 }
 
 /// <summary>IEEE binary32.</summary>
 internal unsafe struct Float32 : IFloatFormat
 {
     public static DType DType => DType.F32;
-    public static int Bytes => 4;
+    public static int StepBytes => 4;
     public static int StepInputs => 1;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Widen(byte* elements, int input) => Vector256.Load((float*)elements);
+    public static Vector256<float> Widen(byte* elements, int input, float* table) => Vector256.Load((float*)elements);
 }
 
 /// <summary>IEEE binary16.</summary>
 internal unsafe struct Float16 : IFloatFormat
 {
     public static DType DType => DType.F16;
-    public static int Bytes => 2;
+    public static int StepBytes => 2;
     public static int StepInputs => 1;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Widen(byte* elements, int input) => HalfFloats.Widen((ushort*)elements);
+    public static Vector256<float> Widen(byte* elements, int input, float* table) => HalfFloats.Widen((ushort*)elements);
 }
 
 /// <summary>
@@ -51,11 +52,11 @@ internal unsafe struct Float16 : IFloatFormat
 internal unsafe struct BFloat16 : IFloatFormat
 {
     public static DType DType => DType.BF16;
-    public static int Bytes => 2;
+    public static int StepBytes => 4;
     public static int StepInputs => 2;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Vector256<float> Widen(byte* elements, int input)
+    public static Vector256<float> Widen(byte* elements, int input, float* table)
     {
         Vector256<uint> pairs = Vector256.Load((uint*)elements);
         return (input == 0 ? pairs & Vector256.Create(0xFFFF0000u) : pairs << 16).AsSingle();

@@ -21,14 +21,23 @@ internal unsafe struct BlockScales : IFileScales
 }
 
 /// <summary>A power of two per block, 2^(e − 127), e at the start of the file's block; unpacked to half of it (<see cref="MXFP4"/>).</summary>
-internal unsafe struct BlockPowers : IFileScales
+internal unsafe struct BlockPowers : IFileScales, IGroupScales
 {
+    private const int HalfBias = 128;
+
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows;
     public static bool HasMinimum => false;
     public static bool HalfBlocks => false;
+    public static int GroupInputs => ActivationLayout.BlockInputs;
+
+    /// <summary>A scale, half of the file's, is a power of two in range.</summary>
+    public static bool Holds(float scale) =>
+        scale > 0 && MathF.ScaleB(1, MathF.ILogB(scale)) == scale && MathF.ILogB(scale) is >= -HalfBias and < byte.MaxValue - HalfBias;
 
     public static void Pack(byte* block, byte* unit, int row) => unit[row] = *block;
+
+    public static void Store(byte* unit, int group, int row, float scale, int zero, float factor) => unit[row] = (byte)(MathF.ILogB(scale) + HalfBias);
 
     /// <summary>e − 1 is the exponent field of 2^(e − 128); below e = 2 the number is subnormal.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -25,10 +25,15 @@ internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Pa
     public static int PanelsFor(int tokens) => tokens <= MaxTokensOfFour ? 4 : 2;
 
     /// <summary>Inputs of a step.</summary>
-    public int StepInputs => DType == DType.BF16 ? 2 : 1;
+    public int StepInputs => DType is DType.BF16 or DType.Coded ? 2 : 1;
 
     /// <summary>Bytes of one step of a panel.</summary>
-    public int PanelBytes => Panel.Rows * (DType == DType.F16 ? 2 : 4);
+    public int PanelBytes => Panel.Rows * DType switch
+    {
+        DType.F8_E4M3 or DType.F8_E5M2 or DType.Coded => 1,
+        DType.F16 => 2,
+        _ => 4,
+    };
 
     /// <summary>Bytes of one step of a group of panels.</summary>
     public int StepBytes => GroupPanels * PanelBytes;
@@ -46,7 +51,7 @@ internal static unsafe class IntrinsicFloatKernel<TFormat>
         {
             for (int half = 0; half < Panel.Rows; half += 8)
             {
-                byte* weights = arguments->Weights + (panel * Panel.Rows + half) * TFormat.StepInputs * TFormat.Bytes;
+                byte* weights = arguments->Weights + (panel * Panel.Rows + half) * TFormat.StepBytes;
                 float* sums = arguments->Accumulators + panel * Panel.Rows + half;
                 int token = 0;
                 for (; token + 4 <= tokens; token += 4)
@@ -70,7 +75,7 @@ internal static unsafe class IntrinsicFloatKernel<TFormat>
         {
             for (int input = 0; input < TFormat.StepInputs; input++, inputs += tokens)
             {
-                sum = Vector256.FusedMultiplyAdd(TFormat.Widen(weights, input), Vector256.Create(*inputs), sum);
+                sum = Vector256.FusedMultiplyAdd(TFormat.Widen(weights, input, arguments->Scales), Vector256.Create(*inputs), sum);
             }
         }
         sum.Store(sums);
@@ -86,7 +91,7 @@ internal static unsafe class IntrinsicFloatKernel<TFormat>
         {
             for (int input = 0; input < TFormat.StepInputs; input++, inputs += tokens)
             {
-                Vector256<float> weight = TFormat.Widen(weights, input);
+                Vector256<float> weight = TFormat.Widen(weights, input, arguments->Scales);
                 a = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[0]), a);
                 b = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[1]), b);
                 c = Vector256.FusedMultiplyAdd(weight, Vector256.Create(inputs[2]), c);

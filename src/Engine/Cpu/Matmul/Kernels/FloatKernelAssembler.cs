@@ -1,4 +1,5 @@
 using Engine.Checkpoints;
+using Engine.Cpu.Matmul.Formats;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -20,7 +21,7 @@ internal sealed class FloatKernelAssembler
     private readonly AssemblerRegisterZMM[] accumulators; // [token, panel]
     private readonly AssemblerRegisterZMM[] weights;
     private readonly AssemblerRegisterZMM input;
-    private readonly AssemblerRegisterZMM highHalves; // 0xFFFF0000: the first input of each pair
+    private readonly AssemblerRegisterZMM constant; // The mask of the first input of each pair, that of 8-bit floats, or the table of nibbles.
     private readonly bool dotsPairs;
     private readonly int inputsPerWord; // 32-bit words of activations are one input, or two.
 
@@ -33,15 +34,16 @@ internal sealed class FloatKernelAssembler
         input = frame.Vector();
         dotsPairs = kernel.Activations == ActivationForms.Pairs;
         inputsPerWord = dotsPairs ? 2 : 1;
-        highHalves = WidensPairs ? frame.Vector() : input;
+        constant = WidensPairs || kernel.PanelBytes == Panel.Rows ? frame.Vector() : input;
     }
 
     /// <summary>Few tokens wait for memory, and a vector is a whole line.</summary>
     private bool ReadsLinesOnce => kernel.Tokens <= MaxTokensWaitingForMemory && kernel.PanelBytes == 64 && !WidensPairs;
 
-    private bool WidensPairs => kernel.StepInputs == 2 && !dotsPairs;
+    private bool WidensPairs => kernel.DType == DType.BF16 && !dotsPairs;
 
     private static AssemblerRegister64 Weights => rax;
+    private static AssemblerRegister64 Table => r8;
     private static AssemblerRegister64 Activations => rdx;
     private static AssemblerRegister64 Count => r10;
     private static AssemblerRegister64 Accumulators => r9;
@@ -60,10 +62,7 @@ internal sealed class FloatKernelAssembler
         {
             code.vmovups(accumulators[i], __[Accumulators + i * 64]);
         }
-        if (WidensPairs)
-        {
-            frame.Broadcast(highHalves, 0xFFFF0000);
-        }
+        LoadConstant();
 
         Label loop = code.CreateLabel(), tail = code.CreateLabel(), single = code.CreateLabel(), end = code.CreateLabel();
         code.sub(Count, Unroll);
@@ -127,6 +126,28 @@ internal sealed class FloatKernelAssembler
         code.add(Activations, count * words * tokens * sizeof(float));
     }
 
+    private void LoadConstant()
+    {
+        switch (kernel.DType)
+        {
+            case DType.BF16 when WidensPairs:
+                frame.Broadcast(constant, 0xFFFF0000);
+                break;
+            case DType.F8_E4M3:
+                frame.Broadcast(constant, SmallFloats.E4M3Mask);
+                code.mov(Table, __[frame.Arguments + 8]);
+                break;
+            case DType.F8_E5M2:
+                frame.Broadcast(constant, SmallFloats.E5M2Mask);
+                code.mov(Table, __[frame.Arguments + 8]);
+                break;
+            case DType.Coded:
+                code.mov(Table, __[frame.Arguments + 8]);
+                code.vmovups(constant, __[Table]);
+                break;
+        }
+    }
+
     private void Load(AssemblerRegisterZMM register, AssemblerMemoryOperand source, int input)
     {
         switch (kernel.DType)
@@ -135,10 +156,24 @@ internal sealed class FloatKernelAssembler
                 code.vcvtph2ps(register, source);
                 break;
             case DType.BF16 when WidensPairs && input == 0:
-                code.vpandd(register, highHalves, source);
+                code.vpandd(register, constant, source);
                 break;
             case DType.BF16 when WidensPairs:
                 code.vpslld(register, source, 16);
+                break;
+            case DType.F8_E4M3 or DType.F8_E5M2:
+                code.vpmovsxbd(register, source);
+                code.vpslld(register, register, (byte)(kernel.DType == DType.F8_E4M3 ? SmallFloats.E4M3Shift : SmallFloats.E5M2Shift));
+                code.vpandd(register, register, constant);
+                code.vmulps(register, register, __dword_bcst[Table]);
+                break;
+            case DType.Coded:
+                code.vpmovzxbd(register, source);
+                if (input == 1)
+                {
+                    code.vpsrld(register, register, 4);
+                }
+                code.vpermps(register, register, constant); // Looks at the lowest 4 bits.
                 break;
             default:
                 code.vmovups(register, source);

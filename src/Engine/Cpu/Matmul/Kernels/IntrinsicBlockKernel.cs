@@ -77,7 +77,7 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
         }
         if (kernel.Table != 0)
         {
-            CodeTables.LookUp(kernel.Table, unpacked, Panel.GroupBytes);
+            CodeLookup.LookUp(kernel.Table, unpacked, Panel.GroupBytes);
         }
     }
 

@@ -10,7 +10,7 @@ internal unsafe struct KernelArguments
     [FieldOffset(0)]
     public byte* Weights;
 
-    /// <summary>Block formats: per block the scale (and second scale or minimum) of each row as float32.</summary>
+    /// <summary>Block formats: per block the scale (and second scale or minimum) of each row as float32. Float formats: the table of <see cref="Formats.IFloatFormat.Widen"/>.</summary>
     [FieldOffset(8)]
     public float* Scales;
 

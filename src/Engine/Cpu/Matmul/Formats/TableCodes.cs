@@ -21,7 +21,7 @@ internal unsafe struct LookedUp<TCodes, TFormat> : ICodes
     public static void Unpack(byte* packed, byte* groups, int groupStride)
     {
         TCodes.Unpack(packed, groups, groupStride);
-        CodeTables.LookUp(Table, groups, groupStride);
+        CodeLookup.LookUp(Table, groups, groupStride);
     }
 }
 
@@ -70,7 +70,7 @@ internal static class UnsignedValues<TFormat>
 }
 
 /// <summary>Looking codes up.</summary>
-internal static unsafe class CodeTables
+internal static unsafe class CodeLookup
 {
     /// <summary>Replaces the codes of a block by bytes of a table.</summary>
     /// <param name="table">16 bytes by code, the first the lowest.</param>
