@@ -17,7 +17,8 @@ internal static unsafe class MatmulBench
 {
     private static readonly DType[] formats =
     [
-        DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K, DType.BF16, DType.F16, DType.F32,
+        DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K, DType.Q2_K, DType.Q3_K, DType.IQ4_NL, DType.IQ4_XS,
+        DType.TQ2_0, DType.BF16, DType.F16, DType.F32,
     ];
 
     /// <summary>Runs the benchmark.</summary>
@@ -140,6 +141,9 @@ internal static unsafe class MatmulBench
             {
                 DType.F32 or DType.F16 or DType.BF16 => [info.BlockBytes - 2],
                 DType.Q6_K => [208],
+                DType.Q2_K => [80, 82],
+                DType.Q3_K => [108],
+                DType.TQ2_0 => [64],
                 DType.Q4_1 or DType.Q5_1 or DType.Q4_K or DType.Q5_K => [0, 2],
                 _ => [0],
             };

@@ -127,6 +127,8 @@ public sealed class ConverterTests : IDisposable
     [Theory]
     [InlineData("llama", "Q4_K_M")]
     [InlineData("qwen2", "Q8_0")]
+    [InlineData("llama", "Q2_K")]
+    [InlineData("qwen2", "IQ4_XS")]
     public void A_synthetic_model_is_complete_and_repeatable(string architecture, string format)
     {
         var shape = new SyntheticShape(architecture, 2, 128, 256, 4, 2, 32, 300, true, 10000f, 512);

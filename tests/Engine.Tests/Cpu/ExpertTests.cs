@@ -14,7 +14,7 @@ public sealed class ExpertTests
 {
     private const int Hidden = 256, Experts = 7, PerToken = 3;
 
-    public static TheoryData<DType> Formats => [DType.F32, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q6_K];
+    public static TheoryData<DType> Formats => [DType.F32, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q6_K, DType.Q2_K, DType.IQ4_XS];
 
     [Theory]
     [MemberData(nameof(Formats))]

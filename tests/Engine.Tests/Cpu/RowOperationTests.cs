@@ -193,6 +193,7 @@ public sealed class RowOperationTests
     [InlineData(DType.BF16, true)]
     [InlineData(DType.Q4_0, true)]
     [InlineData(DType.Q6_K, false)]
+    [InlineData(DType.Q3_K, false)]
     public void Untied_embeddings_are_read_as_they_are_stored(DType dtype, bool learnedPositions)
     {
         const int HiddenSize = 256, Vocabulary = 40;
@@ -213,6 +214,7 @@ public sealed class RowOperationTests
     [Theory]
     [InlineData(DType.F32, 0)]
     [InlineData(DType.Q8_0, 0)]
+    [InlineData(DType.IQ4_NL, 0)]
     public void Tied_embeddings_are_read_from_the_head(DType dtype, double tolerance)
     {
         const int HiddenSize = 64, Vocabulary = 50;

@@ -15,6 +15,9 @@ internal interface IGroupedFormat
     /// <summary>A power of two.</summary>
     static virtual float Factor => 1f;
 
+    /// <summary>Every s is odd and between 0 and 32, so that four bits hold it.</summary>
+    static virtual bool ScalesAreOdd => false;
+
     /// <summary>What the codes stand for.</summary>
     static abstract ReadOnlySpan<sbyte> Values { get; }
 

@@ -15,6 +15,7 @@ internal readonly struct IQ1_MFormat : IGroupedFormat
     public static DType DType => DType.IQ1_M;
     public static int Groups => 16;
     public static float Factor => 0.125f;
+    public static bool ScalesAreOdd => true;
     public static ReadOnlySpan<sbyte> Values => ShiftedTernary.Values;
 
     public static ushort ReadScale(ReadOnlySpan<byte> block)

@@ -13,6 +13,7 @@ internal readonly struct IQ1_SFormat : IGroupedFormat
     public static DType DType => DType.IQ1_S;
     public static int Groups => 8;
     public static float Factor => 0.125f;
+    public static bool ScalesAreOdd => true;
     public static ReadOnlySpan<sbyte> Values => ShiftedTernary.Values;
 
     public static ushort ReadScale(ReadOnlySpan<byte> block) => BitConverter.ToUInt16(block);

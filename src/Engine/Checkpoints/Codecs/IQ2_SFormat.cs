@@ -12,6 +12,7 @@ internal readonly struct IQ2_SFormat : IGroupedFormat
     public static DType DType => DType.IQ2_S;
     public static int Groups => 16;
     public static float Factor => 0.125f;
+    public static bool ScalesAreOdd => true;
     public static ReadOnlySpan<sbyte> Values => SignedGrid.TwoBitValues;
 
     public static ushort ReadScale(ReadOnlySpan<byte> block) => BitConverter.ToUInt16(block);

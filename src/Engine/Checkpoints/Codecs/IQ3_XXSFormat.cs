@@ -13,6 +13,7 @@ internal readonly struct IQ3_XXSFormat : IGroupedFormat
     public static DType DType => DType.IQ3_XXS;
     public static int Groups => 8;
     public static float Factor => 0.25f;
+    public static bool ScalesAreOdd => true;
     public static ReadOnlySpan<sbyte> Values => [4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62];
 
     public static ushort ReadScale(ReadOnlySpan<byte> block) => BitConverter.ToUInt16(block);

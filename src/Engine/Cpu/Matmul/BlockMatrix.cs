@@ -6,7 +6,8 @@ namespace Engine.Cpu.Matmul;
 
 /// <summary>
 /// A matrix of codes and scales of blocks of 32 inputs. A panel is its scales, then the codes of its blocks one after another, so that multiplying one token
-/// reads memory straight through. The packed copy has the bits of the file and no more: what is unpacked lives in tiles of cache size. Derived classes pack it.
+/// reads memory straight through. The packed copy has the bits of the file and hardly more, but that vectors of codebooks are written out: what is unpacked lives
+/// in tiles of cache size. Derived classes pack it.
 /// </summary>
 internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     where TCodes : ICodes
@@ -50,7 +51,9 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
             instructions = value;
             for (int tokens = 1; tokens <= BlockKernel.MaxTokens; tokens++)
             {
-                direct[tokens] = KernelPointer.For(UnpacksScales(tokens) ? DirectKernel(tokens) with { Scales = TScales.Layout } : DirectKernel(tokens), value);
+                BlockKernel kernel = DirectKernel(tokens);
+                direct[tokens] = KernelPointer.For(
+                    UnpacksScales(tokens) ? kernel with { Scales = TScales.Layout, UnitBlocks = TScales.BlocksPerUnit } : kernel, value);
                 for (int panels = 1; panels <= TilePanels && (tokens <= BlockKernel.MaxPairTokens || !Assembled); panels++)
                 {
                     tiled[panels, tokens] = KernelPointer.For(TileKernel(panels, tokens), value);
@@ -70,7 +73,8 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     private static int ScaleVectors => (TScales.HasMinimum ? 2 : 1) * (TScales.HalfBlocks ? 2 : 1);
 
     /// <summary>Kernels for so many tokens read scales as they are packed.</summary>
-    private bool UnpacksScales(int tokens) => Assembled && tokens <= BlockKernel.MaxTokensUnpackingScales && TScales.Layout != ScaleLayout.Unpacked;
+    private bool UnpacksScales(int tokens) =>
+        Assembled && tokens <= BlockKernel.MaxTokensUnpackingScales && TScales.Layout != ScaleLayout.Unpacked && blocks % TScales.BlocksPerUnit == 0;
 
     /// <summary>Units of scales, the first thing in a panel; cleared.</summary>
     protected byte* ClearScales(int panel)

@@ -179,13 +179,14 @@ public sealed class MatrixLoadingTests
         byte[] bytes = MatmulData.RandomBytes(format, Inputs * Outputs, new Random(1));
         using PackedLinear linear = MatmulData.Load(format, Inputs, Outputs, bytes, team);
 
-        // Vectors of codebooks become 3 or 4 bits per weight, digits 2 bits; scales of 3, 4 or 6 bits become bytes.
+        // Vectors of codebooks become 3 or 4 bits per weight, digits 2 bits; scales of 6 bits, and the odd ones of IQ3_S, become bytes.
         double bits = format switch
         {
             DType.Q3_K => 3 + 9 / 16.0,
-            DType.IQ3_XXS or DType.IQ3_S => 4 + 5 / 16.0,
-            DType.IQ2_XXS or DType.IQ1_S => 3 + 5 / 16.0,
-            DType.IQ2_XS or DType.IQ2_S or DType.IQ1_M => 3 + 9 / 16.0,
+            DType.IQ3_XXS => 4 + 3 / 16.0,
+            DType.IQ3_S => 4 + 5 / 16.0,
+            DType.IQ2_XXS or DType.IQ1_S => 3 + 3 / 16.0,
+            DType.IQ2_XS or DType.IQ2_S or DType.IQ1_M => 3 + 5 / 16.0,
             DType.TQ1_0 => 2 + 1 / 16.0,
             _ => bytes.Length * 8.0 / (Inputs * Outputs),
         };

@@ -46,6 +46,42 @@ public sealed unsafe class ScalesTests
     }
 
     [Fact]
+    public void HalfScalesAndMinimaAreThoseOfTheFile()
+    {
+        int seed = Random.Shared.Next();
+        (byte[] blocks, byte[] unit) = Pack<SuperBlockHalfScalesAndMinima>(seed, 84, 80, 82);
+        float[] unpacked = Unpack(unit, &SuperBlockHalfScalesAndMinima.Unpack, 4);
+        for (int row = 0; row < Panel.Rows; row++)
+        {
+            ReadOnlySpan<byte> block = blocks.AsSpan(row * 84, 84);
+            double d = (double)BitConverter.ToHalf(block[80..]), minimum = (double)BitConverter.ToHalf(block[82..]);
+            for (int group = 0; group < 16; group++)
+            {
+                int vector = group / 2 * 4 + group % 2;
+                Assert.True((float)(d * (block[group] & 15)) == unpacked[vector * Panel.Rows + row], $"seed {seed}, row {row}, group {group}");
+                Assert.True((float)(-minimum * (block[group] >> 4)) == unpacked[(vector + 2) * Panel.Rows + row], $"seed {seed}, row {row}, group {group}");
+            }
+        }
+    }
+
+    [Fact]
+    public void EverySmallFloatIsHalfOfItsNumber()
+    {
+        for (int first = 0; first < 256; first += HalfBlockSmallFloats.UnitBytes)
+        {
+            byte[] unit = [.. Enumerable.Range(first, HalfBlockSmallFloats.UnitBytes).Select(static code => (byte)code)];
+            float[] unpacked = Unpack(unit, &HalfBlockSmallFloats.Unpack);
+            for (int i = 0; i < unit.Length; i++)
+            {
+                // E4M3 without its sign; only 0x7F is no number.
+                int exponent = unit[i] >> 3 & 15, mantissa = unit[i] & 7;
+                double number = unit[i] == 0x7F ? 0 : exponent == 0 ? mantissa / 512.0 : (8 + mantissa) / 8.0 * Math.Pow(2, exponent - 7);
+                Assert.Equal(number / 2, unpacked[i]);
+            }
+        }
+    }
+
+    [Fact]
     public void WiderVectorsGiveTheSameScales()
     {
         Assert.SkipUnless(Avx512F.IsSupported, "this processor has no AVX-512");
@@ -83,14 +119,14 @@ public sealed unsafe class ScalesTests
         return (blocks, unit);
     }
 
-    /// <summary>[8 blocks, 2, 16].</summary>
-    private static float[] Unpack(byte[] unit, delegate*<byte*, float*, int, int, void> unpack)
+    /// <summary>[8 blocks, vectors, 16].</summary>
+    private static float[] Unpack(byte[] unit, delegate*<byte*, float*, int, int, void> unpack, int vectors = 2)
     {
-        var scales = new float[8 * 2 * Panel.Rows];
+        var scales = new float[8 * vectors * Panel.Rows];
         fixed (byte* source = unit)
         fixed (float* target = scales)
         {
-            unpack(source, target, Panel.Rows, 2 * Panel.Rows);
+            unpack(source, target, Panel.Rows, vectors * Panel.Rows);
         }
         return scales;
     }

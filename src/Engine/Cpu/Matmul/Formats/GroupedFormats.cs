@@ -22,22 +22,24 @@ internal unsafe struct GroupedBlocks<TFormat> : IBlockFormat
 
 /// <summary>
 /// The scales of a grouped format: a float16 d per block of the file and an integer s per group, where a block has several: scale = d · factor · s. A unit is [16] d
-/// and [groups, 16] s as signed bytes.
+/// and [groups, 16] s as signed bytes; odd ones as [groups / 2, 16] bytes of (s − 1) / 2, that of an even group the low nibble.
 /// </summary>
 internal unsafe struct GroupedScales<TFormat> : IFileScales
     where TFormat : IGroupedFormat
 {
-    private const int Signed = 2 * Panel.Rows;
+    private const int Signed = SuperBlockHalfScales.Signed;
 
     public static int BlocksPerUnit => TFormat.DType.Info().BlockElements / ActivationLayout.BlockInputs;
-    public static int UnitBytes => Signed + (TFormat.Groups > 1 ? TFormat.Groups * Panel.Rows : 0);
+    public static int UnitBytes => Signed + (TFormat.Groups == 1 ? 0 : TFormat.ScalesAreOdd ? TFormat.Groups / 2 * Panel.Rows : TFormat.Groups * Panel.Rows);
     public static bool HasMinimum => false;
     public static bool HalfBlocks => TFormat.Groups > BlocksPerUnit;
 
-    public static ScaleLayout Layout => (TFormat.Groups, TFormat.Factor) switch
+    public static ScaleLayout Layout => (TFormat.Groups, BlocksPerUnit) switch
     {
-        (16, 1) => ScaleLayout.SuperBlockHalves,
-        (1, 1) when BlocksPerUnit == 1 => ScaleLayout.Blocks,
+        _ when TFormat.ScalesAreOdd || TFormat.Factor != 1 => ScaleLayout.Unpacked,
+        (8, 8) => ScaleLayout.SuperBlocks,
+        (16, 8) => ScaleLayout.SuperBlockHalves,
+        (1, 1) => ScaleLayout.Blocks,
         _ => ScaleLayout.Unpacked,
     };
 
@@ -51,7 +53,15 @@ internal unsafe struct GroupedScales<TFormat> : IFileScales
             TFormat.ReadScales(source, scales);
             for (int group = 0; group < scales.Length; group++)
             {
-                unit[Signed + group * Panel.Rows + row] = (byte)scales[group];
+                if (TFormat.ScalesAreOdd)
+                {
+                    byte* pair = unit + Signed + group / 2 * Panel.Rows + row;
+                    *pair = (byte)(group % 2 == 0 ? scales[group] >> 1 : *pair | scales[group] >> 1 << 4);
+                }
+                else
+                {
+                    unit[Signed + group * Panel.Rows + row] = (byte)scales[group];
+                }
             }
         }
     }
@@ -65,11 +75,21 @@ internal unsafe struct GroupedScales<TFormat> : IFileScales
             Vector256<float> d = HalfFloats.Widen((ushort*)unit + half) * Vector256.Create(TFormat.Factor);
             for (int group = 0; group < BlocksPerUnit * parts; group++)
             {
-                Vector256<float> scale = TFormat.Groups == 1
-                    ? d
-                    : Vector256.ConvertToSingle(Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + half)) * d;
+                Vector256<float> scale = TFormat.Groups == 1 ? d : Vector256.ConvertToSingle(Integers(unit, group, half)) * d;
                 scale.Store(scales + group / parts * stride + group % parts * second + half);
             }
         }
+    }
+
+    /// <summary>s of 8 rows.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<int> Integers(byte* unit, int group, int firstRow)
+    {
+        if (!TFormat.ScalesAreOdd)
+        {
+            return Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + firstRow);
+        }
+        Vector256<int> pair = Widening.ToInt32(unit + Signed + group / 2 * Panel.Rows + firstRow);
+        return ((group % 2 == 0 ? pair & Vector256.Create(15) : pair >>> 4) << 1) | Vector256<int>.One;
     }
 }

@@ -44,7 +44,7 @@ internal unsafe interface ICodes
     static abstract void Unpack(byte* packed, byte* groups, int groupStride);
 }
 
-/// <summary>How the scales of a panel lie: in units of one or several blocks, as compact as in the file.</summary>
+/// <summary>How the scales of a panel lie: in units of one or several blocks, about as compact as in the file.</summary>
 internal unsafe interface IScales
 {
     /// <summary>Blocks of 32 inputs that a unit covers.</summary>

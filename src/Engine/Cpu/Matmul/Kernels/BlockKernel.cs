@@ -21,8 +21,16 @@ internal enum ScaleLayout
     BlocksAndMinima,
     /// <summary>As <see cref="Formats.SuperBlockScalesAndMinima"/> has them.</summary>
     SuperBlocksAndMinima,
+    /// <summary>As <see cref="Formats.GroupedScales{TFormat}"/> has 8 to a unit, without a factor.</summary>
+    SuperBlocks,
     /// <summary>As <see cref="Formats.SuperBlockHalfScales"/> has them.</summary>
     SuperBlockHalves,
+    /// <summary>As <see cref="Formats.GroupScales{TValue, TBlocks}"/> and <see cref="Formats.GroupScalesAndZeros{TValue, TBlocks}"/> have them, in bfloat16.</summary>
+    GroupsBFloat16,
+    /// <summary>The same in float16.</summary>
+    GroupsFloat16,
+    /// <summary>The same in float32.</summary>
+    GroupsFloat32,
 }
 
 /// <summary>Which kernel for block formats. Whatever the variant, a row and token see the same operations in the same order:
@@ -37,10 +45,11 @@ internal enum ScaleLayout
 /// <param name="Tokens">Tokens of the activation tile.</param>
 /// <param name="Table">16 bytes that stored codes of up to 4 bits are looked up in, the first the lowest; 0 for none, as for a tile, whose codes already were.</param>
 /// <param name="Scales">How the scales lie that the kernel reads.</param>
+/// <param name="UnitBlocks">Blocks of a unit of these.</param>
 /// <param name="Sparse">Two codes of every four are stored, beside their places (<see cref="Formats.SparseGroups"/>).</param>
 internal readonly record struct BlockKernel(
     int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, UInt128 Table = default, bool Sparse = false,
-    ScaleLayout Scales = ScaleLayout.Unpacked)
+    ScaleLayout Scales = ScaleLayout.Unpacked, int UnitBlocks = 1)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 8;

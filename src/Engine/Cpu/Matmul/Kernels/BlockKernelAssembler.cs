@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Runtime.InteropServices;
 using Engine.Cpu.Matmul.Formats;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
@@ -11,7 +10,7 @@ namespace Engine.Cpu.Matmul.Kernels;
 /// accumulator in a register for each number of tokens, which a loop over locals cannot. One generator serves all formats: they differ in how
 /// codes are brought to bytes and in what is done with a block's integer sum. Weights are read straight through.
 /// </summary>
-internal sealed class BlockKernelAssembler
+internal sealed partial class BlockKernelAssembler
 {
     private readonly BlockKernel kernel;
     private readonly KernelFrame frame = new();
@@ -70,7 +69,7 @@ internal sealed class BlockKernelAssembler
             code.vmovups(accumulators[i], __[Accumulators + i * 64]);
         }
 
-        scaleUnit = kernel.Scales == ScaleLayout.Unpacked ? null : new ScaleUnit(kernel.Scales, frame, Scales);
+        scaleUnit = kernel.Scales == ScaleLayout.Unpacked ? null : new ScaleUnit(kernel, frame, Scales);
         Action block = kernel.Sparse ? Sparse() : kernel.Bits == 8 ? Bytes() : Fields();
         Label loop = code.CreateLabel();
         code.Label(ref loop);
@@ -223,125 +222,6 @@ internal sealed class BlockKernelAssembler
             const byte OrOfAnd = 0xF8; // a | (b & c)
             code.vpternlogd(weights, shift == 0 ? plane : scratch, highMask, OrOfAnd);
         }
-    }
-
-    /// <summary>
-    /// A block of which two codes of every four are kept (<see cref="SparseGroups"/>). With one or two tokens the activations are brought to the codes: a byte
-    /// shuffle takes for each row those of 8 inputs that meet its 4 kept codes, and their sum is what the offset of the codes counts, each row having its own.
-    /// With more tokens codes are brought to their places instead, once for all tokens, and multiplied as if they were dense.
-    /// </summary>
-    private Action Sparse()
-    {
-        AssemblerRegisterZMM places = frame.Vector(), packed = frame.Vector(), codes = frame.Vector(), shuffle = frame.Vector(), scratch = frame.Vector();
-        AssemblerRegisterZMM offset = frame.Vector(), mask = frame.Vector();
-        frame.Broadcast(offset, (1u << kernel.OffsetShift) * 0x01010101u);
-        frame.Broadcast(mask, 0x0F0F0F0F);
-        Action<int> multiply = SplitsSums ? Selecting(places, codes, shuffle, scratch, offset) : Expanding(places, codes, shuffle, scratch, offset);
-        return () =>
-        {
-            if (SplitsSums)
-            {
-                for (int token = 0; token < tokens; token++)
-                {
-                    code.vpxord(sums[0, token], sums[0, token], sums[0, token]);
-                    code.vpxord(sums[1, token], sums[1, token], sums[1, token]);
-                }
-            }
-            else
-            {
-                StartSums(0);
-            }
-            LoadCodes(places, 0);
-            int lines = SparseGroups.Steps * kernel.Bits / 8;
-            for (int line = 0; line < lines; line++)
-            {
-                if (kernel.Bits == 8)
-                {
-                    LoadCodes(codes, 1 + line);
-                    multiply(line);
-                    continue;
-                }
-                LoadCodes(packed, 1 + line);
-                code.vpandd(codes, packed, mask);
-                multiply(line);
-                code.vpsrlw(packed, packed, 4);
-                code.vpandd(codes, packed, mask);
-                multiply(line + lines);
-            }
-            for (int token = 0; token < tokens && SplitsSums; token++)
-            {
-                code.vpsubd(sums[0, token], sums[0, token], sums[1, token]);
-            }
-            Scale(0, scratch);
-        };
-    }
-
-    /// <summary>Multiplies the codes of a step with the activations that a shuffle selects; the second sum is the offset times these.</summary>
-    private Action<int> Selecting(
-        AssemblerRegisterZMM places, AssemblerRegisterZMM codes, AssemblerRegisterZMM shuffle, AssemblerRegisterZMM inputs, AssemblerRegisterZMM offset)
-    {
-        AssemblerRegisterZMM twoBits = frame.Vector(), secondGroup = frame.Vector();
-        AssemblerRegisterZMM[] shifts = frame.Vectors(SparseGroups.Steps);
-        frame.Broadcast(twoBits, 0x03030303);
-        frame.Broadcast(secondGroup, 0x04040000);
-        for (int step = 0; step < SparseGroups.Steps; step++)
-        {
-            // From which bit of two rows' places each of their 8 shuffle bytes is taken.
-            ulong bits = 0;
-            for (int i = 0; i < 8; i++)
-            {
-                bits |= (ulong)(i / 4 * 32 + 8 * step + i % 4 * 2) << (8 * i);
-            }
-            frame.Broadcast(shifts[step], bits);
-        }
-        const uint OddLanes = 0xAAAA;
-        code.mov(r11d, OddLanes);
-        code.kmovw(k1, r11d);
-        return step =>
-        {
-            const byte OrOfAnd = 0xEA; // (a & b) | c
-            code.vpmultishiftqb(shuffle, shifts[step], places);
-            code.vpternlogd(shuffle, twoBits, secondGroup, OrOfAnd);
-            for (int token = 0; token < tokens; token++)
-            {
-                int even = (2 * step * tokens + token) * ActivationLayout.GroupInputs, odd = even + tokens * ActivationLayout.GroupInputs;
-                if (tokens == 1)
-                {
-                    code.vpbroadcastq(inputs, __qword_ptr[Activations + even]);
-                }
-                else
-                {
-                    code.vpbroadcastd(inputs, __dword_ptr[Activations + even]);
-                    code.vpbroadcastd(inputs.k1, __dword_ptr[Activations + odd]);
-                }
-                code.vpshufb(inputs, inputs, shuffle);
-                code.vpdpbusd(sums[0, token], codes, inputs);
-                code.vpdpbusd(sums[1, token], offset, inputs);
-            }
-        };
-    }
-
-    /// <summary>Brings the codes of a step to their places, over the code of zero, and multiplies its two groups.</summary>
-    private Action<int> Expanding(
-        AssemblerRegisterZMM places, AssemblerRegisterZMM codes, AssemblerRegisterZMM shuffle, AssemblerRegisterZMM weights, AssemblerRegisterZMM zero)
-    {
-        AssemblerRegisterZMM table = frame.Vector(), even = frame.Vector(), odd = frame.Vector();
-        frame.Fill(table, MemoryMarshal.AsBytes(SparseGroups.Shuffles));
-        frame.BroadcastTable(even, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]);
-        frame.BroadcastTable(odd, [2, 2, 2, 2, 6, 6, 6, 6, 10, 10, 10, 10, 14, 14, 14, 14]);
-        return step =>
-        {
-            code.vpxord(codes, codes, zero); // What a shuffle leaves out is 0, and the code of zero in the end.
-            for (int group = 2 * step; group < 2 * step + 2; group++)
-            {
-                code.vpsrld(shuffle, places, (byte)(4 * group));
-                code.vpermd(shuffle, shuffle, table);
-                code.vpord(shuffle, shuffle, group % 2 == 0 ? even : odd);
-                code.vpshufb(weights, codes, shuffle);
-                code.vpxord(weights, weights, zero);
-                Dot(0, group, [weights], weights);
-            }
-        };
     }
 
     private void LoadCodes(AssemblerRegisterZMM register, int line)

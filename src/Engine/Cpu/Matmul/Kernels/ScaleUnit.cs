@@ -10,6 +10,7 @@ namespace Engine.Cpu.Matmul.Kernels;
 /// </summary>
 internal sealed class ScaleUnit
 {
+    private readonly BlockKernel kernel;
     private readonly ScaleLayout layout;
     private readonly Assembler code;
     private readonly AssemblerRegister64 address;
@@ -19,24 +20,25 @@ internal sealed class ScaleUnit
     private readonly AssemblerRegisterZMM high;
     private readonly AssemblerRegisterZMM bits;
 
-    /// <param name="layout">How scales lie.</param>
+    /// <param name="kernel">Says how scales lie.</param>
     /// <param name="frame">Gives registers, and fills constants here and now.</param>
     /// <param name="address">Holds the address of the unit.</param>
-    public ScaleUnit(ScaleLayout layout, KernelFrame frame, AssemblerRegister64 address)
+    public ScaleUnit(BlockKernel kernel, KernelFrame frame, AssemblerRegister64 address)
     {
-        this.layout = layout;
+        this.kernel = kernel;
+        layout = kernel.Scales;
         this.address = address;
         code = frame.Code;
         First = frame.Vector();
-        bool second = layout != ScaleLayout.Blocks;
+        bool second = kernel.HasMinimum || kernel.HalfBlocks;
         Second = second ? frame.Vector() : First;
-        bool super = Blocks > 1;
+        bool super = layout is ScaleLayout.SuperBlocks or ScaleLayout.SuperBlockHalves or ScaleLayout.SuperBlocksAndMinima;
         d = super ? frame.Vector() : First;
         bool minima = layout == ScaleLayout.SuperBlocksAndMinima;
         minimumOfUnit = minima ? frame.Vector() : d;
         low = minima ? frame.Vector() : d;
         high = minima ? frame.Vector() : d;
-        bits = minima ? frame.Vector() : d;
+        bits = minima || kernel.HasMinimum ? frame.Vector() : d;
         if (minima)
         {
             frame.Broadcast(low, 15);
@@ -51,7 +53,7 @@ internal sealed class ScaleUnit
     public AssemblerRegisterZMM Second { get; }
 
     /// <summary>Blocks of a unit.</summary>
-    public int Blocks => layout is ScaleLayout.SuperBlocksAndMinima or ScaleLayout.SuperBlockHalves ? 8 : 1;
+    public int Blocks => kernel.UnitBlocks;
 
     /// <summary>Bytes of a unit.</summary>
     public int Bytes => layout switch
@@ -59,22 +61,47 @@ internal sealed class ScaleUnit
         ScaleLayout.Blocks => BlockScales.UnitBytes,
         ScaleLayout.BlocksAndMinima => BlockScalesAndMinima.UnitBytes,
         ScaleLayout.SuperBlocksAndMinima => SuperBlockScalesAndMinima.UnitBytes,
+        ScaleLayout.SuperBlocks => SuperBlockHalfScales.Signed + Blocks * Panel.Rows,
+        ScaleLayout.GroupsBFloat16 or ScaleLayout.GroupsFloat16 or ScaleLayout.GroupsFloat32 => GroupBytes + (kernel.HasMinimum ? Panel.Rows : 0),
         _ => SuperBlockHalfScales.UnitBytes,
     };
+
+    private int GroupBytes => Panel.Rows * (layout == ScaleLayout.GroupsFloat32 ? sizeof(float) : sizeof(ushort));
 
     /// <summary>Loads what all blocks of the unit share.</summary>
     public void Begin()
     {
-        if (Blocks == 1)
+        switch (layout)
         {
-            return;
+            case ScaleLayout.Blocks or ScaleLayout.BlocksAndMinima:
+                return;
+            case ScaleLayout.GroupsBFloat16:
+                code.vpmovzxwd(First, __ymmword_ptr[address]);
+                code.vpslld(First, First, 16);
+                break;
+            case ScaleLayout.GroupsFloat16:
+                code.vcvtph2ps(First, __ymmword_ptr[address]);
+                break;
+            case ScaleLayout.GroupsFloat32:
+                code.vmovups(First, __[address]);
+                break;
+            default:
+                code.vcvtph2ps(d, __ymmword_ptr[address]);
+                break;
         }
-        code.vcvtph2ps(d, __ymmword_ptr[address]);
         if (layout == ScaleLayout.SuperBlocksAndMinima)
         {
             code.vcvtph2ps(bits, __ymmword_ptr[address + Panel.Rows * 2]);
             code.vpxord(minimumOfUnit, minimumOfUnit, minimumOfUnit);
             code.vsubps(minimumOfUnit, minimumOfUnit, bits);
+        }
+        else if (layout >= ScaleLayout.GroupsBFloat16 && kernel.HasMinimum)
+        {
+            code.vpmovsxbd(bits, __xmmword_ptr[address + GroupBytes]);
+            code.vpxord(Second, Second, Second);
+            code.vpsubd(Second, Second, bits);
+            code.vcvtdq2ps(Second, Second);
+            code.vmulps(Second, Second, First);
         }
     }
 
@@ -84,6 +111,8 @@ internal sealed class ScaleUnit
     {
         switch (layout)
         {
+            case >= ScaleLayout.GroupsBFloat16:
+                break; // All blocks of a group have its scale.
             case ScaleLayout.Blocks:
                 code.vcvtph2ps(First, __ymmword_ptr[address]);
                 break;
@@ -116,10 +145,11 @@ internal sealed class ScaleUnit
                 code.vmulps(Second, Second, minimumOfUnit);
                 break;
             default:
-                for (int half = 0; half < 2; half++)
+                int halves = layout == ScaleLayout.SuperBlocks ? 1 : 2;
+                for (int half = 0; half < halves; half++)
                 {
                     AssemblerRegisterZMM scale = half == 0 ? First : Second;
-                    code.vpmovsxbd(scale, __xmmword_ptr[address + (SuperBlockHalfScales.Signed + (2 * block + half) * Panel.Rows)]);
+                    code.vpmovsxbd(scale, __xmmword_ptr[address + (SuperBlockHalfScales.Signed + (halves * block + half) * Panel.Rows)]);
                     code.vcvtdq2ps(scale, scale);
                     code.vmulps(scale, scale, d);
                 }
