@@ -33,6 +33,26 @@ public sealed class CheckpointCommandTests : IDisposable
     }
 
     [Fact]
+    public void InspectNamesTheFormatOfQuantizedFolders()
+    {
+        string golden = Path.Combine(SharedFiles.RepositoryRoot, "tests", "Engine.Tests", "Golden", "formats", "gptq_v1_4bit_desc_act");
+        JsonElement json = HostProcess.Run("inspect", "-m", golden, "--json").Json;
+        JsonElement format = Assert.Single(json.GetProperty("formats").EnumerateArray());
+        Assert.Equal(("GPTQ int4", 2), (format.GetProperty("format").GetString(), format.GetProperty("tensors").GetInt32()));
+        // Codes, zero points, scales and indices of [32, 128] and [64, 96].
+        Assert.Equal(2048 + 64 + 256 + 512 + 3072 + 96 + 384 + 384, format.GetProperty("bytes").GetInt64());
+        Assert.Equal(32 * 128 + 64 * 96, format.GetProperty("parameters").GetInt64());
+        Assert.Equal(
+            [("model.layers.0.mlp.gate_proj.weight", 128), ("model.layers.0.mlp.up_proj.weight", 96)],
+            json.GetProperty("tensors").EnumerateArray().Select(static tensor => (tensor.GetProperty("name").GetString(), tensor.GetProperty("shape")[1].GetInt32())));
+
+        string dump = folder.File("up.safetensors");
+        HostProcess.Run("inspect", "-m", golden, "--dump", "model.layers.0.mlp.up_proj.weight", "--out", dump, "--json");
+        using Checkpoint dumped = CheckpointFile.Open(dump), expected = CheckpointFile.Open(Path.Combine(golden, "expected.safetensors"));
+        Assert.Equal(expected["w.model.layers.0.mlp.up_proj.weight"].ToFloats(), dumped["model.layers.0.mlp.up_proj.weight"].ToFloats());
+    }
+
+    [Fact]
     public void InspectTellsRecursionAndStreams()
     {
         string goldens = Path.Combine(SharedFiles.RepositoryRoot, "tests", "Engine.Tests", "Golden");

@@ -110,6 +110,9 @@ public static class TensorViews
         }
     }
 
+    /// <summary>What the format calls itself, for people: <c>Q4_K</c>, <c>GPTQ int4</c>.</summary>
+    public static string FormatName(this TensorView tensor) => tensor.Coded?.Format ?? tensor.DType.Info().Name;
+
     /// <summary>The shape for messages: <c>[32, 64]</c>.</summary>
     public static string DescribeShape(this TensorView tensor) => $"[{string.Join(", ", tensor.Shape)}]";
 

@@ -108,11 +108,11 @@ internal sealed class InspectCommand
         SafetensorsWriter.Write(path, [TensorSource.Convert(tensor, DType.F32)], cancellationToken: cancellationToken);
         if (asJson)
         {
-            Terminal.WriteJson(new DumpResult(tensor.Name, tensor.DType.Info().Name, tensor.Shape, path), HostJson.Default.DumpResult);
+            Terminal.WriteJson(new DumpResult(tensor.Name, tensor.FormatName(), tensor.Shape, path), HostJson.Default.DumpResult);
         }
         else
         {
-            Console.Out.WriteLine($"{path}: {Terminal.Visible(tensor.Name)} {tensor.DescribeShape()}, from {tensor.DType.Info().Name}");
+            Console.Out.WriteLine($"{path}: {Terminal.Visible(tensor.Name)} {tensor.DescribeShape()}, from {tensor.FormatName()}");
         }
     }
 

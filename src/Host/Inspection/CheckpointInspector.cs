@@ -27,7 +27,7 @@ internal static class CheckpointInspector
             plan,
             tensors.Sum(static tensor => tensor.ElementCount),
             tensors.Sum(static tensor => tensor.ByteLength),
-            [.. tensors.GroupBy(static tensor => tensor.DType).Select(FormatOf).OrderByDescending(static format => format.Bytes)],
+            [.. tensors.GroupBy(TensorViews.FormatName).Select(FormatOf).OrderByDescending(static format => format.Bytes)],
             [.. tensors.Select((tensor, i) => Describe(tensor, scans[i]))],
             scan ? FindSharing(tensors, scans) : null,
             scan ? FindSparsity(tensors, scans) : null);
@@ -80,17 +80,17 @@ internal static class CheckpointInspector
         }
     }
 
-    private static FormatResult FormatOf(IGrouping<DType, TensorView> tensors) => new(
-        tensors.Key.Info().Name, tensors.Count(), tensors.Sum(static tensor => tensor.ElementCount),
+    private static FormatResult FormatOf(IGrouping<string, TensorView> tensors) => new(
+        tensors.Key, tensors.Count(), tensors.Sum(static tensor => tensor.ElementCount),
             tensors.Sum(static tensor => tensor.ByteLength));
 
     private static TensorResult Describe(TensorView tensor, TensorScan? scan) =>
-        new(tensor.Name, tensor.DType.Info().Name, tensor.Shape, tensor.ByteLength, scan?.Zeros, scan?.ZeroRows,
+        new(tensor.Name, tensor.FormatName(), tensor.Shape, tensor.ByteLength, scan?.Zeros, scan?.ZeroRows,
             scan?.TwoOfFour);
 
     private static List<SharedResult> FindSharing(TensorView[] tensors, TensorScan?[] scans)
     {
-        List<(string Name, (string Digest, long Bytes, DType Format) Content)> parts = [];
+        List<(string Name, (string Digest, long Bytes, string Format) Content)> parts = [];
         for (int i = 0; i < tensors.Length; i++)
         {
             // A tensor of zeros, or a norm's gain of ones, equals others by its nature and not by design.
@@ -102,10 +102,10 @@ internal static class CheckpointInspector
             for (int slice = 0; slice < digests.Count; slice++)
             {
                 string name = digests.Count == 1 ? tensors[i].Name : $"{tensors[i].Name}[{slice}]";
-                parts.Add((name, (digests[slice], tensors[i].ByteLength / digests.Count, tensors[i].DType)));
+                parts.Add((name, (digests[slice], tensors[i].ByteLength / digests.Count, tensors[i].FormatName())));
             }
         }
-        IEnumerable<IGrouping<(string Digest, long Bytes, DType Format), string>> groups =
+        IEnumerable<IGrouping<(string Digest, long Bytes, string Format), string>> groups =
             parts.GroupBy(static part => part.Content, static part => part.Name);
         return [.. groups.Where(static same => same.Count() > 1).Select(static same => new SharedResult([.. same], same.Key.Bytes))];
     }

@@ -19,21 +19,17 @@ internal sealed class AwqModules : ICodedModules
     /// <exception cref="EngineException">It is malformed, or of a kind that is not read.</exception>
     public AwqModules(JsonObject config, string file)
     {
-        string version = CodedConfig.Text(config, "version") ?? "gemm";
+        string version = CodedConfig.Text(config, "version", file) ?? "gemm";
         if (!version.Equals("gemm", StringComparison.OrdinalIgnoreCase))
         {
             throw CodedConfig.Error(file, "version", $"the version '{version}' is not supported; expected gemm");
         }
-        int bits = CodedConfig.Number(config, "bits", file) ?? CodedConfig.Number(config, "w_bit", file) ?? Bits;
+        int bits = CodedConfig.RequireNumber(config, file, "bits", "w_bit");
         if (bits != Bits)
         {
             throw CodedConfig.Error(file, "bits", $"expected 4; found {bits}");
         }
-        groupSize = CodedConfig.Number(config, "group_size", file) ?? CodedConfig.Number(config, "q_group_size", file) ?? 128;
-        if (groupSize is 0 or < -1)
-        {
-            throw CodedConfig.Error(file, "group_size", $"expected -1 or a size of at least 1; found {groupSize}");
-        }
+        groupSize = CodedConfig.RequireGroupSize(CodedConfig.RequireNumber(config, file, "group_size", "q_group_size"), file);
         unconverted = CodedConfig.Texts(config, "modules_to_not_convert", file);
     }
 
@@ -43,11 +39,11 @@ internal sealed class AwqModules : ICodedModules
     /// <inheritdoc/>
     public CodedWeight? Read(CodedModule module)
     {
-        if (!module.Has(Codes))
+        if (!module.HasAny(Codes, Zeros, Scales))
         {
             return null;
         }
-        if (unconverted.FirstOrDefault(part => module.Name.Contains(part, StringComparison.Ordinal)) is { } spared)
+        if (unconverted.FirstOrDefault(part => IsPartOf(part, module.Name)) is { } spared)
         {
             throw module.Error(Codes, $"modules_to_not_convert spares '{spared}', but the module is quantized");
         }
@@ -72,23 +68,29 @@ internal sealed class AwqModules : ICodedModules
             Zero = null,
             Codes = (row, destination) =>
             {
-                for (int column = 0; column < destination.Length; column++)
+                long word = row / PerWord, stride = codes.Columns;
+                int shift = Bits * nibbles[row % PerWord];
+                for (int column = 0; column < destination.Length; column++, word += stride)
                 {
-                    destination[column] = (byte)At(codes, column, row);
+                    destination[column] = (byte)(codes.Word(word) >> shift & 15);
                 }
             },
             Scales = (row, destination, points) =>
             {
+                int shift = Bits * nibbles[row % PerWord];
                 for (int group = 0; group < destination.Length; group++)
                 {
                     destination[group] = scales.Float(group * rows + row);
-                    points[group] = At(zeros, group, row);
+                    points[group] = (int)(zeros.Word(group * zeros.Columns + row / PerWord) >> shift) & 15;
                 }
             },
             Parts = [codes, scales, zeros],
         });
     }
 
-    private static int At(TensorView packed, int line, long output) =>
-        (int)(packed.Word(line * packed.Columns + output / PerWord) >> (4 * nibbles[output % PerWord])) & 15;
+    /// <summary>
+    /// A name of a list is a module's where it is one or several of its words. Some tools spare whatever the text is found in, "gate" in "gate_proj" too, and
+    /// others do not: which they did, the tensors say.
+    /// </summary>
+    private static bool IsPartOf(string part, string module) => $".{module}.".Contains($".{part}.", StringComparison.Ordinal);
 }

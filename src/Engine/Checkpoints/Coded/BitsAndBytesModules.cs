@@ -25,15 +25,15 @@ internal sealed class BitsAndBytesModules : ICodedModules
 
     /// <inheritdoc/>
     public CodedWeight? Read(CodedModule module) =>
-        module.Has(Nf4) || module.Has(Fp4) ? CodedWeight.Of(ReadFourBits(module, module.Has(Nf4) ? Nf4 : Fp4))
-        : module.Has(OutputLargest) ? CodedWeight.Of(ReadIntegers(module))
-        : module.Has(Largest) || module.Has(Map) ? throw module.Error(Nf4, "the state of the quantization is missing")
+        module.HasAny(Nf4, Fp4) ? CodedWeight.Of(ReadFourBits(module, module.Has(Nf4) ? Nf4 : Fp4))
+        : module.HasAny(OutputLargest, Int8Layout) ? CodedWeight.Of(ReadIntegers(module))
+        : module.HasAny(Largest, Map, NestedLargest, NestedMap) ? throw module.Error(Nf4, "the tensor is missing; the module is quantized")
         : null;
 
     private static StoredMatrix ReadFourBits(CodedModule module, string stateName)
     {
         JsonObject state = ReadState(module, stateName);
-        int blockSize = Count(module, stateName, state, "blocksize", 64);
+        int blockSize = Count(module, stateName, state, "blocksize");
         (long rows, int columns) = ReadShape(module, stateName, state);
         TensorView codes = module.Get(Weight, DType.U8), map = module.Get(Map, [16], DType.F32);
         long elements = checked(rows * columns), blocks = (elements + blockSize - 1) / blockSize;
@@ -68,7 +68,7 @@ internal sealed class BitsAndBytesModules : ICodedModules
                     destination[i] = scaleOf((row * columns + (long)i * run) / blockSize);
                 }
             },
-            Parts = [codes, map, .. stored],
+            Parts = [codes, map, module.Get(stateName, DType.U8), .. stored],
         };
     }
 
@@ -79,7 +79,7 @@ internal sealed class BitsAndBytesModules : ICodedModules
         {
             return (largest.Float, [largest]);
         }
-        int nestedSize = Count(module, stateName, state, "nested_blocksize", 256);
+        int nestedSize = Count(module, stateName, state, "nested_blocksize");
         TensorView nestedMap = module.Get(NestedMap, [256], DType.F32);
         TensorView nested = module.Get(NestedLargest, [(blocks + nestedSize - 1) / nestedSize], DType.F32);
         float offset = state["nested_offset"] is JsonValue value && value.TryGetValue(out double number) && float.IsFinite((float)number)
@@ -123,7 +123,7 @@ internal sealed class BitsAndBytesModules : ICodedModules
         try
         {
             string text = new UTF8Encoding(false, true).GetString(tensor.Bytes);
-            return JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { MaxDepth = 8 }) as JsonObject
+            return JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { MaxDepth = 8, AllowDuplicateProperties = false }) as JsonObject
                 ?? throw module.Error(name, "expected a JSON object");
         }
         catch (Exception exception) when (exception is JsonException or ArgumentException)
@@ -137,10 +137,9 @@ internal sealed class BitsAndBytesModules : ICodedModules
             ? module.RequireSize(name, rows, columns)
             : throw module.Error(name, $"expected a shape of two sizes; found {state["shape"]?.ToJsonString() ?? "none"}");
 
-    private static int Count(CodedModule module, string name, JsonObject state, string key, int otherwise) => state[key] switch
+    private static int Count(CodedModule module, string name, JsonObject state, string key) => state[key] switch
     {
-        null => otherwise,
         JsonValue value when value.TryGetValue(out int count) && count > 0 => count,
-        { } node => throw module.Error(name, $"expected {key} of at least 1; found {node.ToJsonString()}"),
+        var node => throw module.Error(name, $"expected {key} of at least 1; found {node?.ToJsonString() ?? "none"}"),
     };
 }

@@ -1,10 +1,15 @@
+using System.Buffers.Binary;
 using System.Numerics;
+using System.Runtime.CompilerServices;
 
 namespace Engine.Checkpoints.Coded;
 
 /// <summary>The ways in which files pack codes.</summary>
 internal static class CodeReaders
 {
+    // Codes that are written at once: 4-bit ones of a word.
+    private const int AtOnce = 8;
+
     /// <summary>A byte each, [rows, columns]; signed ones become unsigned by <paramref name="flip"/> 0x80.</summary>
     public static CodeReader Bytes(TensorView codes, byte flip) => (row, destination) =>
     {
@@ -21,16 +26,10 @@ internal static class CodeReaders
     /// <summary>Words of 32 / bits codes, lowest first, [rows, words]: where bits do not divide 32, upper bits of a word are unused.</summary>
     public static CodeReader Words(TensorView codes, int bits) => (row, destination) =>
     {
-        long first = row * codes.Columns;
-        int perWord = 32 / bits;
-        uint mask = (1u << bits) - 1;
-        for (int i = 0; i < destination.Length;)
+        long word = row * codes.Columns;
+        for (int i = 0; i < destination.Length; i += 32 / bits)
         {
-            uint word = codes.Word(first++);
-            for (int end = Math.Min(destination.Length, i + perWord); i < end; i++, word >>= bits)
-            {
-                destination[i] = (byte)(word & mask);
-            }
+            Unpack(codes.Word(word++), bits, destination[i..]);
         }
     };
 
@@ -44,10 +43,20 @@ internal static class CodeReaders
         }
     };
 
-    /// <summary>A stream of bits per output down the inputs, [words, rows] (GPTQ).</summary>
+    /// <summary>
+    /// A stream of bits per output down the inputs, [words, rows] (GPTQ). Sixteen rows that follow each other share their cache lines, one for each word of a row.
+    /// </summary>
     public static CodeReader Columns(TensorView codes, int bits) => (row, destination) =>
     {
-        long stride = codes.Columns;
+        long stride = codes.Columns, word = row;
+        if (32 % bits == 0)
+        {
+            for (int i = 0; i < destination.Length; i += 32 / bits, word += stride)
+            {
+                Unpack(codes.Word(word), bits, destination[i..]);
+            }
+            return;
+        }
         for (int i = 0; i < destination.Length; i++)
         {
             destination[i] = (byte)codes.Field(row, stride, i, bits);
@@ -58,7 +67,12 @@ internal static class CodeReaders
     public static CodeReader Nibbles(TensorView codes) => (row, destination) =>
     {
         ReadOnlySpan<byte> bytes = codes.Row(row);
-        for (int i = 0; i < destination.Length; i++)
+        int i = 0;
+        for (; i <= destination.Length - AtOnce; i += AtOnce)
+        {
+            BinaryPrimitives.WriteUInt64LittleEndian(destination[i..], Spread(BinaryPrimitives.ReadUInt32LittleEndian(bytes[(i / 2)..])));
+        }
+        for (; i < destination.Length; i++)
         {
             destination[i] = (byte)(i % 2 == 0 ? bytes[i / 2] & 15 : bytes[i / 2] >> 4);
         }
@@ -67,11 +81,22 @@ internal static class CodeReaders
     /// <summary>Two in a byte, the even element of the flat matrix high (bitsandbytes).</summary>
     public static CodeReader FlatNibbles(TensorView codes, int columns) => (row, destination) =>
     {
+        const uint low = 0x0F0F0F0F;
         long element = row * columns;
-        for (int i = 0; i < destination.Length; i++, element++)
+        int i = 0;
+        if (element % 2 != 0)
         {
-            byte both = codes.Byte(element / 2);
-            destination[i] = (byte)(element % 2 == 0 ? both >> 4 : both & 15);
+            destination[i++] = (byte)(codes.Byte(element / 2) & 15);
+        }
+        for (; i <= destination.Length - AtOnce; i += AtOnce)
+        {
+            uint both = Unsafe.ReadUnaligned<uint>(in codes.Slice((element + i) / 2, sizeof(uint))[0]);
+            BinaryPrimitives.WriteUInt64LittleEndian(destination[i..], Spread((both & low) << 4 | both >> 4 & low));
+        }
+        for (; i < destination.Length; i++)
+        {
+            byte both = codes.Byte((element + i) / 2);
+            destination[i] = (byte)((element + i) % 2 == 0 ? both >> 4 : both & 15);
         }
     };
 
@@ -89,24 +114,30 @@ internal static class CodeReaders
             }
         }
     };
-}
 
-/// <summary>The ways in which files store scales.</summary>
-internal static class ScaleReaders
-{
-    /// <summary>
-    /// Scales [rows, groups], [rows], [1] or, of blocks of rows, [⌈rows / rowsPerScale⌉, groups]; zero points none.
-    /// </summary>
-    /// <param name="scales">The tensor.</param>
-    /// <param name="rowsPerScale">Rows that share scales; <see cref="long.MaxValue"/> for all.</param>
-    /// <param name="perRow">Scales of a row in the tensor.</param>
-    /// <param name="groups">Which of them each run has; null for its own number.</param>
-    public static ScaleReader Floats(TensorView scales, long rowsPerScale, int perRow, ColumnGroups? groups = null) => (row, destination, _) =>
+    /// <summary>The codes of a word, lowest first, as many as there is room for.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Unpack(uint word, int bits, Span<byte> destination)
     {
-        long first = row / rowsPerScale * perRow;
-        for (int i = 0; i < destination.Length; i++)
+        if (bits == 4 && destination.Length >= AtOnce)
         {
-            destination[i] = scales.Float(first + (groups?.ScaleOf(i) ?? i));
+            BinaryPrimitives.WriteUInt64LittleEndian(destination, Spread(word));
+            return;
         }
-    };
+        uint mask = (1u << bits) - 1;
+        int count = Math.Min(32 / bits, destination.Length);
+        for (int i = 0; i < count; i++, word >>= bits)
+        {
+            destination[i] = (byte)(word & mask);
+        }
+    }
+
+    /// <summary>Eight nibbles as bytes, lowest first.</summary>
+    private static ulong Spread(uint nibbles)
+    {
+        ulong spread = nibbles;
+        spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF;
+        spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF;
+        return (spread | spread << 4) & 0x0F0F_0F0F_0F0F_0F0F;
+    }
 }

@@ -19,6 +19,19 @@ internal sealed record CodedModule(Checkpoint Source, string Name)
     /// <summary>The module has such a tensor.</summary>
     public bool Has(string suffix) => Source.TryGetTensor(NameOf(suffix), out _);
 
+    /// <summary>The module has one of these tensors.</summary>
+    public bool HasAny(params ReadOnlySpan<string> suffixes)
+    {
+        foreach (string suffix in suffixes)
+        {
+            if (Has(suffix))
+            {
+                return true;
+            }
+        }
+        return false;
+    }
+
     /// <summary>One of its tensors, or null.</summary>
     public TensorView? Find(string suffix) => Source.TryGetTensor(NameOf(suffix), out TensorView? tensor) ? tensor : null;
 

@@ -17,7 +17,7 @@ internal sealed class Float8Modules : ICodedModules
     /// <exception cref="EngineException">It is malformed, or of a kind that is not read.</exception>
     public Float8Modules(JsonObject config, string file)
     {
-        if (CodedConfig.Text(config, "fmt") is { } format and not ("e4m3" or "float8_e4m3fn"))
+        if (CodedConfig.Text(config, "fmt", file) is { } format and not ("e4m3" or "float8_e4m3fn"))
         {
             throw CodedConfig.Error(file, "fmt", $"expected e4m3; found {format}");
         }

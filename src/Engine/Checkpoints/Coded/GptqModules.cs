@@ -1,6 +1,5 @@
 using System.Collections.Frozen;
 using System.Globalization;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 
@@ -18,6 +17,7 @@ internal sealed class GptqModules : ICodedModules
     private readonly int bits;
     private readonly int groupSize;
     private readonly bool version2;
+    private readonly bool byActivationOrder;
     private readonly List<(Regex Pattern, bool Skips, int Bits, int GroupSize)> overrides = [];
 
     /// <summary>Reads <c>quantization_config</c>, or a <c>quantize_config.json</c>.</summary>
@@ -25,25 +25,20 @@ internal sealed class GptqModules : ICodedModules
     public GptqModules(JsonObject config, string file)
     {
         this.file = file;
-        bits = RequireBits(config, CodedConfig.Number(config, "bits", file) ?? 4);
-        groupSize = CodedConfig.Number(config, "group_size", file) ?? -1;
-        if (groupSize is 0 or < -1)
-        {
-            throw CodedConfig.Error(file, "group_size", $"expected -1 or a size of at least 1; found {groupSize}");
-        }
-        string format = CodedConfig.Text(config, "checkpoint_format") ?? CodedConfig.Text(config, "format") ?? "gptq";
+        bits = RequireBits(CodedConfig.RequireNumber(config, file, "bits"));
+        groupSize = CodedConfig.RequireGroupSize(CodedConfig.RequireNumber(config, file, "group_size"), file);
+        byActivationOrder = CodedConfig.Flag(config, "desc_act", file);
+        string format = CodedConfig.Flag(config, "is_marlin_format", file)
+            ? "marlin" : CodedConfig.Text(config, "checkpoint_format", file) ?? CodedConfig.Text(config, "format", file) ?? "gptq";
         version2 = format switch
         {
             "gptq" => false,
             "gptq_v2" => true,
             _ => throw CodedConfig.Error(file, "checkpoint_format", $"the format '{format}' is not supported; expected gptq or gptq_v2"),
         };
-        if (config["dynamic"] is JsonObject dynamic)
+        foreach ((string key, JsonNode? value) in ObjectOf(config["dynamic"]))
         {
-            foreach ((string key, JsonNode? value) in dynamic)
-            {
-                AddOverride(key, value);
-            }
+            AddOverride(key, value);
         }
     }
 
@@ -53,7 +48,7 @@ internal sealed class GptqModules : ICodedModules
     /// <inheritdoc/>
     public CodedWeight? Read(CodedModule module)
     {
-        if (!module.Has(Codes))
+        if (!module.HasAny(Codes, Zeros, Scales, Groups))
         {
             return null;
         }
@@ -75,7 +70,8 @@ internal sealed class GptqModules : ICodedModules
         }
         module.RequireShape(Scales, scales, groups, rows);
         module.RequireShape(Zeros, zeros, groups, (rows * b + 31) / 32);
-        ColumnGroups places = module.Has(Groups) ? module.ReadGroups(Groups, columns, groups, groupColumns) : ColumnGroups.Runs(groupColumns);
+        TensorView? indices = byActivationOrder && groups > 1 ? module.Get(Groups, DType.I32) : module.Find(Groups);
+        ColumnGroups places = indices is null ? ColumnGroups.Runs(groupColumns) : module.ReadGroups(Groups, columns, groups, groupColumns);
         return CodedWeight.Of(new StoredMatrix
         {
             Name = module.WeightName,
@@ -97,7 +93,7 @@ internal sealed class GptqModules : ICodedModules
                     points[i] = ZeroPoint(zeros, group, row, b);
                 }
             },
-            Parts = [codes, scales, zeros],
+            Parts = indices is null ? [codes, scales, zeros] : [codes, scales, zeros, indices],
         });
     }
 
@@ -148,8 +144,10 @@ internal sealed class GptqModules : ICodedModules
         try
         {
             var regex = new Regex($@"\A(?:{pattern})", RegexOptions.CultureInvariant, TimeSpan.FromSeconds(1));
-            var settings = value as JsonObject ?? [];
-            overrides.Add((regex, skips, RequireBits(settings, CodedConfig.Number(settings, "bits", file) ?? bits), CodedConfig.Number(settings, "group_size", file) ?? groupSize));
+            JsonObject settings = ObjectOf(value);
+            overrides.Add((
+                regex, skips, RequireBits(CodedConfig.Number(settings, "bits", file) ?? bits),
+                CodedConfig.RequireGroupSize(CodedConfig.Number(settings, "group_size", file) ?? groupSize, file)));
         }
         catch (ArgumentException exception)
         {
@@ -157,36 +155,15 @@ internal sealed class GptqModules : ICodedModules
         }
     }
 
-    private int RequireBits(JsonObject config, int value) => value is 2 or 3 or 4 or 8
-        ? value
-        : throw CodedConfig.Error(file, "bits", string.Create(CultureInfo.InvariantCulture, $"expected 2, 3, 4 or 8; found {value}"));
-}
-
-/// <summary>Values of a quantization's configuration.</summary>
-internal static class CodedConfig
-{
-    /// <summary>A text, or null.</summary>
-    public static string? Text(JsonObject config, string key) => config[key] is JsonValue value && value.TryGetValue(out string? text) ? text : null;
-
-    /// <summary>A whole number, or null where there is none.</summary>
-    /// <exception cref="EngineException">It is something else.</exception>
-    public static int? Number(JsonObject config, string key, string file) => config[key] switch
-    {
-        null => null,
-        JsonValue value when value.GetValueKind() == JsonValueKind.Number && value.TryGetValue(out int number) => number,
-        { } node => throw Error(file, key, $"expected a whole number; found {node.ToJsonString()}"),
-    };
-
-    /// <summary>A list of texts; null is an empty one.</summary>
-    /// <exception cref="EngineException">It is something else.</exception>
-    public static string[] Texts(JsonObject config, string key, string file) => config[key] switch
+    /// <summary>Overrides, or an empty object where there is none.</summary>
+    private JsonObject ObjectOf(JsonNode? node) => node switch
     {
         null => [],
-        JsonArray array => [.. array.Select(item => item is JsonValue value && value.TryGetValue(out string? text)
-            ? text : throw Error(file, key, $"expected texts; found {item?.ToJsonString() ?? "null"}"))],
-        { } node => throw Error(file, key, $"expected a list; found {node.ToJsonString()}"),
+        JsonObject settings => settings,
+        _ => throw CodedConfig.Error(file, "dynamic", $"expected objects; found {node.ToJsonString()}"),
     };
 
-    /// <summary>A complaint about a key.</summary>
-    public static EngineException Error(string file, string key, string reason) => new(reason, file, "quantization_config." + key);
+    private int RequireBits(int value) => value is 2 or 3 or 4 or 8
+        ? value
+        : throw CodedConfig.Error(file, "bits", string.Create(CultureInfo.InvariantCulture, $"expected 2, 3, 4 or 8; found {value}"));
 }

@@ -7,7 +7,7 @@ namespace Engine.Checkpoints.Coded;
 /// <summary>Finds out how the modules of a Hugging Face folder are quantized.</summary>
 internal static class QuantizedFolder
 {
-    private const string GptqName = "quantize_config.json";
+    private const string GptqName = "quantize_config.json", ModelOptName = "hf_quant_config.json", ModelOptSection = "quantization";
 
     /// <summary>The folder with its weights as everyone knows them; itself where nothing is quantized. Owns it from here on, but not where this fails.</summary>
     /// <exception cref="EngineException">It is quantized in a way that is not supported, or tensors do not fit what the configuration says.</exception>
@@ -26,14 +26,29 @@ internal static class QuantizedFolder
             }
             return ModulesOf(config, file, key) is { } modules ? new CodedCheckpoint(folder, modules) : folder;
         }
-        return folder.TensorNames.Any(static name => name.EndsWith(".qweight", StringComparison.Ordinal)) && folder.ReadAsset(GptqName) is { } bytes
-            ? new CodedCheckpoint(folder, new GptqModules(HfAssets.ParseObject(bytes, Path.Combine(folder.Path, GptqName)), Path.Combine(folder.Path, GptqName)))
-            : folder;
+        return Beside(folder) is { } beside ? new CodedCheckpoint(folder, beside) : folder;
+    }
+
+    /// <summary>What files beside the weights say, where <c>config.json</c> says nothing: old ones of GPTQ and ModelOpt do.</summary>
+    private static ICodedModules? Beside(HfFolder folder)
+    {
+        if (folder.TensorNames.Any(static name => name.EndsWith(".qweight", StringComparison.Ordinal)) && folder.ReadAsset(GptqName) is { } gptq)
+        {
+            string file = Path.Combine(folder.Path, GptqName);
+            return new GptqModules(HfAssets.ParseObject(gptq, file), file);
+        }
+        if (folder.TensorNames.Any(static name => name.EndsWith(".weight_scale", StringComparison.Ordinal)) && folder.ReadAsset(ModelOptName) is { } modelOpt)
+        {
+            string file = Path.Combine(folder.Path, ModelOptName);
+            return new ModelOptModules(
+                HfAssets.ParseObject(modelOpt, file)[ModelOptSection] as JsonObject ?? throw new EngineException("expected an object", file, ModelOptSection), file);
+        }
+        return null;
     }
 
     private static ICodedModules? ModulesOf(JsonObject config, string file, string key)
     {
-        string? method = CodedConfig.Text(config, "quant_method") ?? (config.ContainsKey("config_groups") || config.ContainsKey("sparsity_config") ? "compressed-tensors" : null);
+        string? method = CodedConfig.Text(config, "quant_method", file) ?? (config.ContainsKey("config_groups") || config.ContainsKey("sparsity_config") ? "compressed-tensors" : null);
         return method switch
         {
             "compressed-tensors" => new CompressedModules(new CompressedTensorsConfig(config, file)),
@@ -41,9 +56,10 @@ internal static class QuantizedFolder
             "awq" => new AwqModules(config, file),
             "bitsandbytes" => new BitsAndBytesModules(),
             "fp8" => new Float8Modules(config, file),
+            "modelopt" or "modelopt_fp4" => new ModelOptModules(config, file),
             "mxfp4" => null, // gpt-oss: experts are read by the family.
             _ => throw new EngineException(
-                $"the quantization method {method ?? "(none named)"} is not supported; expected compressed-tensors, gptq, awq, bitsandbytes, fp8 or mxfp4", file, key),
+                $"the quantization method {method ?? "(none named)"} is not supported; expected compressed-tensors, gptq, awq, bitsandbytes, fp8, modelopt or mxfp4", file, key),
         };
     }
 }

@@ -47,7 +47,7 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
         {
             "pack-quantized" => ReadPacked(module, scheme),
             "int-quantized" or "naive-quantized" or "float-quantized" => ReadPlain(module, scheme),
-            "nvfp4-pack-quantized" => ReadNvfp4(module),
+            "nvfp4-pack-quantized" => Nvfp4Matrix.Read(module, Packed, "weight_global_scale", divides: true),
             "mxfp4-pack-quantized" => ReadPowers(module, Packed, CodeNumbers.E2M1, scheme),
             "mxfp8-quantized" => ReadPowers(module, "weight", CodeNumbers.E4M3, scheme),
             "marlin-24" => Marlin24.Read(module, scheme),
@@ -71,7 +71,8 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
         CodeReader byColumn = 32 % bits == 0 || !isDense ? CodeReaders.Words(packed, bits) : CodeReaders.Stream(packed, bits);
         int perRow = GroupsOf(scheme, columns, out int groupColumns);
         TensorView scales = ScalesOf(module, scheme, rows, perRow);
-        ColumnGroups groups = scheme.ByActivationOrder && module.Find(Groups) is { } g && !IsUnset(g)
+        TensorView? indices = scheme.ByActivationOrder ? module.Find(Groups) : null;
+        ColumnGroups groups = indices is not null && !IsUnset(indices)
             ? module.ReadGroups(Groups, columns, perRow, groupColumns) : ColumnGroups.Runs(groupColumns);
         TensorView? zeros = scheme.Symmetric ? null : scheme.Reach == ScaleReach.Tensor
             ? module.Get(Zero, DType.I8, DType.I32) : module.Get(Zero, DType.I32);
@@ -102,7 +103,7 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
             Zero = scheme.Symmetric ? 1 << (bits - 1) : null,
             Codes = groups.Arrange(columns, byColumn),
             Scales = readScales,
-            Parts = zeros is null ? [packed, scales] : [packed, scales, zeros],
+            Parts = [packed, scales, .. Stored(zeros), .. Stored(indices)],
         };
     }
 
@@ -173,44 +174,6 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
             Codes = codes,
             Scales = readScales,
             Parts = zeros is null ? [.. stored, scales] : [.. stored, scales, zeros],
-        };
-    }
-
-    /// <summary>NVFP4: 4-bit floats with a scale in E4M3 per 16 inputs, divided by one for the matrix.</summary>
-    private static StoredMatrix ReadNvfp4(CodedModule module)
-    {
-        TensorView packed = module.Get(Packed, DType.U8);
-        (long rows, int half) = RequireMatrix(module, Packed, packed);
-        const int Group = 16;
-        int columns = checked(2 * half), perRow = (columns + Group - 1) / Group;
-        TensorView scales = module.Get(Scale, [rows, perRow], DType.F8_E4M3);
-        TensorView global = module.GetFloats("weight_global_scale", [1], [], [1, 1]);
-        float divisor = global.Float(0);
-        if (!float.IsFinite(divisor) || divisor == 0)
-        {
-            throw module.Error("weight_global_scale", $"expected a finite number other than 0; found {divisor}");
-        }
-        ImmutableArray<float> table = CodeTables.Of(CodeNumbers.E4M3);
-        return new StoredMatrix
-        {
-            Name = module.WeightName,
-            Format = "NVFP4",
-            Rows = rows,
-            Columns = columns,
-            Bits = 4,
-            Numbers = CodeNumbers.E2M1,
-            Table = CodeTables.Of(CodeNumbers.E2M1),
-            GroupColumns = Group,
-            Zero = 0,
-            Codes = CodeReaders.Nibbles(packed),
-            Scales = (row, destination, _) =>
-            {
-                for (int i = 0; i < destination.Length; i++)
-                {
-                    destination[i] = table[scales.Byte(row * perRow + i)] / divisor;
-                }
-            },
-            Parts = [packed, scales, global],
         };
     }
 
@@ -289,6 +252,8 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
         }
         return BitMasks.Dense(module.WeightName, kept, mask, offsets, rows, columns);
     }
+
+    private static ImmutableArray<TensorView> Stored(TensorView? tensor) => tensor is null ? [] : [tensor];
 
     private static byte FlipOf(CodedScheme scheme) => (byte)(scheme.IsFloat ? 0 : 0x80);
 

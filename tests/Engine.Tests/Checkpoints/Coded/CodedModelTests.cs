@@ -1,0 +1,109 @@
+using System.Text.Json.Nodes;
+using Engine.Checkpoints;
+using Engine.Checkpoints.Writing;
+using Engine.Cpu;
+using Engine.Reference;
+using Engine.Tests.Plans;
+using Engine.Tests.Plans.Oracle;
+
+namespace Engine.Tests.Checkpoints.Coded;
+
+/// <summary>Whole models in folders that independent packers wrote, against the same models with the weights that were packed.</summary>
+public sealed class CodedModelTests
+{
+    public static TheoryData<string> Formats => PackedFormat.Names;
+
+    [Theory]
+    [MemberData(nameof(Formats))]
+    public void A_quantized_folder_gives_the_logits_of_its_weights(string name)
+    {
+        Random random = Seed.Fresh();
+        PackedFormat format = FormatFor(name, random);
+        TinyModel model = TinyModels.Make("llama grouped queries, llama3 rope, untied", random.Next());
+        using var folder = new TemporaryFolder();
+        Assert.True(Write(folder, model, format, random) > 6, $"{format} hardly fits the model");
+        int[] tokens = model.Tokens(14);
+        using var harness = new ModelHarness(CheckpointFile.Open(folder.Path), new ReferenceBackend(), pageTokens: 4);
+        FamiliesAgainstOracleTests.AssertClose(
+            FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 5), FamiliesAgainstOracleTests.ReferenceTolerance, $"{format}, {model}");
+    }
+
+    [Theory]
+    [MemberData(nameof(Formats))]
+    public void The_cpu_gives_them_too_but_for_the_rounding_of_activations(string name)
+    {
+        Random random = Seed.Fresh();
+        PackedFormat format = FormatFor(name, random);
+        TinyModel model = TinyModels.Make("llama grouped queries, llama3 rope, untied", random.Next());
+        using var folder = new TemporaryFolder();
+        Write(folder, model, format, random);
+        int[] tokens = model.Tokens(14);
+        double[][] expected = FamiliesAgainstOracleTests.OracleLogits(model, tokens);
+        using var harness = new ModelHarness(CheckpointFile.Open(folder.Path), new CpuBackend(new CpuOptions { Threads = 2 }), pageTokens: 4);
+        float[][] found = harness.Run(tokens, chunk: 5);
+        // Small random models amplify the rounding to 8 bits; weights of another row or column would leave logits that have nothing in common.
+        double size = Math.Sqrt(expected.Average(static logits => logits.Average(static value => value * value)));
+        double error = Math.Sqrt(expected.Zip(found, static (a, b) => a.Zip(b, static (x, y) => Math.Pow(x - y, 2)).Average()).Average());
+        Assert.True(error <= 0.4 * size, $"{format}, {model}: {error} of {size}");
+    }
+
+    [Theory]
+    [MemberData(nameof(Formats))]
+    public void A_quantized_folder_is_converted_to_a_file_of_its_weights(string name)
+    {
+        Random random = Seed.Fresh();
+        PackedFormat format = FormatFor(name, random);
+        TinyModel model = TinyModels.Make("llama grouped queries, llama3 rope, untied", random.Next());
+        using var folder = new TemporaryFolder();
+        Write(folder, model, format, random);
+        using (Checkpoint quantized = CheckpointFile.Open(folder.Path))
+        {
+            GgufConverter.Convert(quantized, folder.File("model.gguf"), QuantizationRecipe.Named("F32"));
+        }
+        int[] tokens = model.Tokens(9);
+        using var harness = new ModelHarness(CheckpointFile.Open(folder.File("model.gguf")), new ReferenceBackend(), pageTokens: 4);
+        FamiliesAgainstOracleTests.AssertClose(
+            FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 9), FamiliesAgainstOracleTests.ReferenceTolerance, $"{format}, {model}");
+    }
+
+    /// <summary>Settings with which the model's hidden size can be stored.</summary>
+    private static PackedFormat FormatFor(string name, Random random)
+    {
+        while (true)
+        {
+            PackedFormat format = PackedFormat.Make(name, random);
+            if (format.Fits(32, 32))
+            {
+                return format;
+            }
+        }
+    }
+
+    /// <summary>
+    /// Packs every projection that the format can store, and gives the model the weights that were packed instead of its own; returns how many.
+    /// </summary>
+    private static int Write(TemporaryFolder folder, TinyModel model, PackedFormat format, Random random)
+    {
+        var config = (JsonObject)model.Config.DeepClone();
+        config["quantization_config"] = format.Config.DeepClone();
+        List<RawTensor> tensors = [];
+        int packed = 0;
+        foreach ((string name, (long[] shape, float[] values)) in model.Tensors.ToArray())
+        {
+            const string Weight = ".weight";
+            if (shape is [var rows, var columns] && name.Contains("_proj", StringComparison.Ordinal) && format.Fits((int)rows, (int)columns))
+            {
+                PackedModule module = format.Pack(random, (int)rows, (int)columns, 1 / MathF.Sqrt(columns));
+                tensors.AddRange(CodedPackingTests.Named(module, name[..^Weight.Length]));
+                model.Tensors[name] = (shape, module.Weights);
+                packed++;
+            }
+            else
+            {
+                tensors.Add(new RawTensor(name, "F32", shape, RawValues.Bytes(values)));
+            }
+        }
+        PackedFolder.Write(folder, config, tensors);
+        return packed;
+    }
+}

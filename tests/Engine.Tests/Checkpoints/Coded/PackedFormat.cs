@@ -1,0 +1,41 @@
+using System.Text.Json.Nodes;
+
+namespace Engine.Tests.Checkpoints.Coded;
+
+/// <summary>A module packed by the tests' own packers.</summary>
+/// <param name="Tensors">Its tensors, named without the module.</param>
+/// <param name="Weights">What it stands for, [rows, columns].</param>
+internal sealed record PackedModule(IReadOnlyList<RawTensor> Tensors, float[] Weights);
+
+/// <summary>One way to store quantized modules, its settings drawn at random.</summary>
+/// <param name="Config">The configuration's <c>quantization_config</c>.</param>
+/// <param name="Fits">Whether it can store a matrix of so many rows and columns.</param>
+/// <param name="Pack">
+/// Draws codes and scales of a matrix of rows and columns, with weights of about the size of the last argument, and packs them.
+/// </param>
+internal sealed record PackedFormat(JsonObject Config, Func<int, int, bool> Fits, Func<Random, int, int, float, PackedModule> Pack)
+{
+    private static readonly Dictionary<string, Func<Random, PackedFormat>> makers = new()
+    {
+        ["gptq 2 bit"] = static random => GptqPacker.Make(random, 2),
+        ["gptq 3 bit"] = static random => GptqPacker.Make(random, 3),
+        ["gptq 4 bit"] = static random => GptqPacker.Make(random, 4),
+        ["gptq 8 bit"] = static random => GptqPacker.Make(random, 8),
+        ["awq"] = AwqPacker.Make,
+        ["bitsandbytes nf4"] = static random => BitsAndBytesPacker.MakeFourBits(random, "nf4"),
+        ["bitsandbytes fp4"] = static random => BitsAndBytesPacker.MakeFourBits(random, "fp4"),
+        ["bitsandbytes int8"] = static _ => BitsAndBytesPacker.MakeIntegers(),
+        ["fp8 blocks"] = Float8Packer.MakeBlocks,
+        ["fp8 scalars"] = Float8Packer.MakeScalars,
+        ["modelopt nvfp4"] = static _ => Float8Packer.MakeNvfp4(),
+    };
+
+    /// <summary>All names.</summary>
+    public static TheoryData<string> Names => [.. makers.Keys];
+
+    /// <summary>Draws the settings of a format.</summary>
+    public static PackedFormat Make(string name, Random random) => makers[name](random);
+
+    /// <summary>For messages: the settings.</summary>
+    public override string ToString() => Config.ToJsonString();
+}
