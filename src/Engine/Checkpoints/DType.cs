@@ -83,6 +83,8 @@ public enum DType
     NVFP4,
     /// <summary>128 weights: f16 scale, signs.</summary>
     Q1_0,
+    /// <summary>64 weights: f16 scale, 2-bit codes minus 1.</summary>
+    Q2_0,
     /// <summary>Codes whose scales are stored apart: the view has a <see cref="CodedMatrix"/> instead of bytes.</summary>
     Coded,
 }

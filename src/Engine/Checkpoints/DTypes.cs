@@ -58,6 +58,7 @@ public static class DTypes
         new(DType.TQ2_0, "TQ2_0", TQ2_0Format.BlockElements, TQ2_0Format.BlockBytes, 35, null),
         new(DType.NVFP4, "NVFP4", NVFP4Format.BlockElements, NVFP4Format.BlockBytes, 40, null),
         new(DType.Q1_0, "Q1_0", Q1_0Format.BlockElements, Q1_0Format.BlockBytes, 41, null),
+        new(DType.Q2_0, "Q2_0", Q2_0Format.BlockElements, Q2_0Format.BlockBytes, 42, null),
         new(DType.Coded, "coded", 1, 0, null, null),
     ];
 
@@ -140,7 +141,6 @@ public static class DTypes
     {
         9 => "Q8_1",
         15 => "Q8_K",
-        42 => "Q2_0",
         _ => null,
     };
 }

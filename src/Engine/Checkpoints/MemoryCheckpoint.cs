@@ -92,10 +92,11 @@ internal sealed unsafe class UnmanagedBuffer : SafeHandle
 
     private readonly long length;
 
-    public UnmanagedBuffer(long length)
+    public UnmanagedBuffer(long length, string? file = null)
         : base(0, ownsHandle: true)
     {
         this.length = length;
+        File = file;
         void* memory = NativeMemory.AlignedAlloc((nuint)Math.Max(length, 1), Alignment);
         NativeMemory.Clear(memory, (nuint)length);
         SetHandle((nint)memory);
@@ -104,6 +105,9 @@ internal sealed unsafe class UnmanagedBuffer : SafeHandle
     public override bool IsInvalid => handle == 0;
 
     public nint Address => handle;
+
+    /// <summary>The file that the content was made from, for messages.</summary>
+    public string? File { get; }
 
     public Span<byte> Span => new((void*)handle, checked((int)length));
 

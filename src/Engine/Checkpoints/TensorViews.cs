@@ -32,15 +32,14 @@ public static class TensorViews
 
     /// <summary>A run of the rows as a matrix: of a tensor of several matrices, one of them.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There are no such rows.</exception>
-    /// <exception cref="InvalidOperationException">Codes and scales are stored apart.</exception>
     public static TensorView SliceRows(this TensorView tensor, long first, long count)
     {
-        if (tensor.Coded is not null)
-            throw new InvalidOperationException($"{tensor.Name} is stored as codes and scales apart, and is one matrix");
         ArgumentOutOfRangeException.ThrowIfNegative(first);
         ArgumentOutOfRangeException.ThrowIfNegative(count);
         if (tensor.Columns > 0)
             ArgumentOutOfRangeException.ThrowIfGreaterThan(count, tensor.Rows - first);
+        if (tensor.Coded is { } coded)
+            return TensorView.Of(new CodedRows(coded, first, count), tensor.Owner);
         return tensor with
         {
             Shape = [count, tensor.Columns],
@@ -116,6 +115,11 @@ public static class TensorViews
     /// <summary>The shape for messages: <c>[32, 64]</c>.</summary>
     public static string DescribeShape(this TensorView tensor) => $"[{string.Join(", ", tensor.Shape)}]";
 
-    /// <summary>The file that the bytes are mapped from, or null.</summary>
-    internal static string? File(this TensorView tensor) => (tensor.Owner as MappedFile)?.Path ?? tensor.Coded?.Parts[0].File();
+    /// <summary>The file that the bytes are mapped or were made from, or null.</summary>
+    internal static string? File(this TensorView tensor) => tensor.Owner switch
+    {
+        MappedFile file => file.Path,
+        UnmanagedBuffer buffer => buffer.File,
+        _ => tensor.Coded?.Parts[0].File(),
+    };
 }

@@ -88,6 +88,21 @@ internal sealed unsafe class WeightRows : IDisposable
     /// <summary>Where a row of the matrix is.</summary>
     public long Row(int output) => FirstRow + (long)(chosen?[output] ?? output) * RowStep;
 
+    /// <summary>Reads the codes of outputs that follow each other to [count, stride]; the tensor is a <see cref="CodedMatrix"/>.</summary>
+    public void ReadCodes(int firstOutput, int count, Span<byte> codes, int stride)
+    {
+        CodedMatrix coded = Tensor.Coded!;
+        if (RowStep == 1 && chosen is null)
+        {
+            coded.ReadCodes(Row(firstOutput), count, codes, stride);
+            return;
+        }
+        for (int i = 0; i < count; i++)
+        {
+            coded.ReadCodes(Row(firstOutput + i), codes.Slice(i * stride, coded.Columns));
+        }
+    }
+
     /// <summary>Rows from the first that <paramref name="count"/> of them span.</summary>
     public long Extent(int count) => count == 0 ? 0 : (count - 1L) * RowStep + 1;
 

@@ -219,12 +219,14 @@ internal sealed class InspectCommand
 
     private static Table TensorTable(InspectResult result)
     {
-        Table table = new Table().AddColumns("tensor", "format", "shape", "zero");
+        Table table = new Table().AddColumns("tensor", "format", "bits", "shape", "zero", "runs as");
         foreach (TensorResult tensor in result.Tensors)
         {
             long elements = tensor.Shape.Aggregate(1L, static (product, dimension) => product * dimension);
             string zero = tensor.Zeros is not > 0 ? "" : $"{(double)tensor.Zeros / elements:P2}{(tensor.TwoOfFour == true ? " 2:4" : "")}";
-            table.AddRow(Markup.Escape(Terminal.Visible(tensor.Name)), tensor.Format, Markup.Escape($"[{string.Join(", ", tensor.Shape)}]"), zero);
+            table.AddRow(
+                Markup.Escape(Terminal.Visible(tensor.Name)), Markup.Escape(tensor.Format), elements == 0 ? "" : $"{8.0 * tensor.Bytes / elements:0.##}",
+                Markup.Escape($"[{string.Join(", ", tensor.Shape)}]"), zero, Markup.Escape(tensor.RunsAs ?? ""));
         }
         return table;
     }

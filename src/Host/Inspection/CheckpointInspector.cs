@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using Engine;
 using Engine.Checkpoints;
+using Engine.Cpu;
 using Engine.Plans;
 using Engine.Transforms.Pruning;
 
@@ -28,7 +29,7 @@ internal static class CheckpointInspector
             tensors.Sum(static tensor => tensor.ElementCount),
             tensors.Sum(static tensor => tensor.ByteLength),
             [.. tensors.GroupBy(TensorViews.FormatName).Select(FormatOf).OrderByDescending(static format => format.Bytes)],
-            [.. tensors.Select((tensor, i) => Describe(tensor, scans[i]))],
+            [.. tensors.Select((tensor, i) => Describe(tensor, scans[i], scan ? MatrixForms.Of(checkpoint, tensor.Name) : null))],
             scan ? FindSharing(tensors, scans) : null,
             scan ? FindSparsity(tensors, scans) : null);
     }
@@ -84,9 +85,8 @@ internal static class CheckpointInspector
         tensors.Key, tensors.Count(), tensors.Sum(static tensor => tensor.ElementCount),
             tensors.Sum(static tensor => tensor.ByteLength));
 
-    private static TensorResult Describe(TensorView tensor, TensorScan? scan) =>
-        new(tensor.Name, tensor.FormatName(), tensor.Shape, tensor.ByteLength, scan?.Zeros, scan?.ZeroRows,
-            scan?.TwoOfFour);
+    private static TensorResult Describe(TensorView tensor, TensorScan? scan, string? runsAs) =>
+        new(tensor.Name, tensor.FormatName(), tensor.Shape, tensor.ByteLength, scan?.Zeros, scan?.ZeroRows, scan?.TwoOfFour, runsAs);
 
     private static List<SharedResult> FindSharing(TensorView[] tensors, TensorScan?[] scans)
     {

@@ -34,7 +34,16 @@ internal sealed record InspectResult(
 internal sealed record FormatResult(string Format, int Tensors, long Parameters, long Bytes);
 
 /// <summary>One tensor; what the data says is absent without a scan.</summary>
-internal sealed record TensorResult(string Name, string Format, long[] Shape, long Bytes, long? Zeros, long? ZeroRows, bool? TwoOfFour);
+/// <param name="Name">Its name.</param>
+/// <param name="Format">How it is stored.</param>
+/// <param name="Shape">Its shape.</param>
+/// <param name="Bytes">Bytes it takes in the file.</param>
+/// <param name="Zeros">Elements that are zero.</param>
+/// <param name="ZeroRows">Rows that are zero throughout.</param>
+/// <param name="TwoOfFour">Of every four neighbours at least two are zero.</param>
+/// <param name="RunsAs">How the CPU holds it; absent for what it does not multiply.</param>
+internal sealed record TensorResult(
+    string Name, string Format, long[] Shape, long Bytes, long? Zeros, long? ZeroRows, bool? TwoOfFour, string? RunsAs);
 
 /// <summary>Tensors, or slices of tensors, that are byte for byte the same.</summary>
 /// <param name="Tensors">Their names; <c>name[3]</c> is slice 3 of the outermost dimension.</param>

@@ -165,6 +165,7 @@ public sealed class CodecTests
     [InlineData(DType.IQ1_M)]
     [InlineData(DType.TQ1_0)]
     [InlineData(DType.NVFP4)]
+    [InlineData(DType.Q2_0)]
     public void Formats_that_are_only_read_say_so(DType dtype)
     {
         EngineException exception = Assert.Throws<EngineException>(() => RoundTrip(dtype, new float[256]));

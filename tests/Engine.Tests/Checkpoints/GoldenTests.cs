@@ -16,7 +16,7 @@ public sealed class GoldenTests
         { "gguf_q2_k", "model.gguf" }, { "gguf_q3_k", "model.gguf" }, { "gguf_iq4_nl", "model.gguf" }, { "gguf_iq4_xs", "model.gguf" },
         { "gguf_iq3_xxs", "model.gguf" }, { "gguf_iq3_s", "model.gguf" }, { "gguf_iq2_xxs", "model.gguf" }, { "gguf_iq2_xs", "model.gguf" },
         { "gguf_iq2_s", "model.gguf" }, { "gguf_iq1_s", "model.gguf" }, { "gguf_iq1_m", "model.gguf" }, { "gguf_tq2_0", "model.gguf" },
-        { "gguf_extra_tq1_0", "model.gguf" }, { "gguf_extra_nvfp4", "model.gguf" }, { "gguf_q1_0", "model.gguf" },
+        { "gguf_extra_tq1_0", "model.gguf" }, { "gguf_extra_nvfp4", "model.gguf" }, { "gguf_q1_0", "model.gguf" }, { "gguf_q2_0", "model.gguf" },
         { "gguf_split", "model-00001-of-00003.gguf" }, { "gguf_split", "model-00003-of-00003.gguf" },
         { "st_sharded", HfFolder.IndexName }, { "st_sharded", "." },
     };
@@ -51,16 +51,15 @@ public sealed class GoldenTests
     [Fact]
     public void Every_type_of_weights_is_known_and_the_others_are_refused_by_name()
     {
-        // Q8_1 and Q8_K are for activations; Q2_0 is newer than the specification.
+        // Q8_1 and Q8_K are for activations; the others were removed.
         for (uint id = 0; id < 43; id++)
         {
             if (DTypes.TryFromGgml(id, out DType dtype))
                 Assert.Equal(id, dtype.Info().GgmlId);
             else
-                Assert.Contains(id, new uint[] { 4, 5, 9, 15, 31, 32, 33, 36, 37, 38, 42 });
+                Assert.Contains(id, new uint[] { 4, 5, 9, 15, 31, 32, 33, 36, 37, 38 });
         }
         Assert.Equal("ggml type Q8_K (15) is not supported yet", DTypes.DescribeUnsupportedGgml(15));
-        Assert.Equal("ggml type Q2_0 (42) is not supported yet", DTypes.DescribeUnsupportedGgml(42));
         Assert.Equal("unknown ggml type 43", DTypes.DescribeUnsupportedGgml(43));
     }
 

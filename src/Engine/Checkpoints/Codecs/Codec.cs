@@ -102,6 +102,7 @@ public abstract class Codec
         DType.TQ2_0 => new BlockCodec<Grouped<TQ2_0Format>>(),
         DType.NVFP4 => new BlockCodec<NVFP4Format>(),
         DType.Q1_0 => new BlockCodec<Grouped<Q1_0Format>>(),
+        DType.Q2_0 => new BlockCodec<Grouped<Q2_0Format>>(),
         DType.Coded => new CodedCodec(),
         DType.F8_E4M3 or DType.F8_E5M2 or DType.F8_E8M0 => new Float8Codec(dtype),
         _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, null),

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Collections.Frozen;
 using System.Text.Json.Nodes;
 
@@ -66,15 +67,8 @@ internal sealed class AwqModules : ICodedModules
             Numbers = CodeNumbers.Integer,
             GroupColumns = groupColumns,
             Zero = null,
-            Codes = (row, destination) =>
-            {
-                long word = row / PerWord, stride = codes.Columns;
-                int shift = Bits * nibbles[row % PerWord];
-                for (int column = 0; column < destination.Length; column++, word += stride)
-                {
-                    destination[column] = (byte)(codes.Word(word) >> shift & 15);
-                }
-            },
+            Codes = (row, destination) => ReadRun(codes, columns, row, 1, destination, columns),
+            Runs = (firstRow, count, destination, stride) => ReadRun(codes, columns, firstRow, count, destination, stride),
             Scales = (row, destination, points) =>
             {
                 int shift = Bits * nibbles[row % PerWord];
@@ -86,6 +80,49 @@ internal sealed class AwqModules : ICodedModules
             },
             Parts = [codes, scales, zeros],
         });
+    }
+
+    /// <summary>
+    /// Rows of a word are read together, and eight columns before they are written: neither the words of columns nor the codes of rows are near each other.
+    /// </summary>
+    private static void ReadRun(TensorView codes, int columns, long firstRow, int rows, Span<byte> destination, int stride)
+    {
+        const int AtOnce = sizeof(ulong);
+        long wordsOfColumn = codes.Columns;
+        Span<uint> words = stackalloc uint[AtOnce];
+        for (int done = 0; done < rows;)
+        {
+            long word = (firstRow + done) / PerWord;
+            ReadOnlySpan<int> wanted = nibbles.AsSpan((int)((firstRow + done) % PerWord));
+            wanted = wanted[..Math.Min(wanted.Length, rows - done)];
+            for (int column = 0; column < columns; column += AtOnce)
+            {
+                Span<uint> read = words[..Math.Min(AtOnce, columns - column)];
+                for (int i = 0; i < read.Length; i++, word += wordsOfColumn)
+                {
+                    read[i] = codes.Word(word);
+                }
+                for (int row = 0; row < wanted.Length; row++)
+                {
+                    ulong eight = 0;
+                    for (int i = read.Length - 1; i >= 0; i--)
+                    {
+                        eight = eight << 8 | (read[i] >> (Bits * wanted[row]) & 15);
+                    }
+                    Span<byte> target = destination.Slice((done + row) * stride + column, read.Length);
+                    if (target.Length == AtOnce)
+                    {
+                        BinaryPrimitives.WriteUInt64LittleEndian(target, eight);
+                        continue;
+                    }
+                    for (int i = 0; i < target.Length; i++, eight >>= 8)
+                    {
+                        target[i] = (byte)eight;
+                    }
+                }
+            }
+            done += wanted.Length;
+        }
     }
 
     /// <summary>

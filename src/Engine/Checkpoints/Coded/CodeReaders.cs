@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using System.Numerics;
+using System.Numerics.Tensors;
 using System.Runtime.CompilerServices;
 
 namespace Engine.Checkpoints.Coded;
@@ -14,13 +14,7 @@ internal static class CodeReaders
     public static CodeReader Bytes(TensorView codes, byte flip) => (row, destination) =>
     {
         codes.Row(row).CopyTo(destination);
-        if (flip != 0)
-        {
-            for (int i = 0; i < destination.Length; i++)
-            {
-                destination[i] ^= flip;
-            }
-        }
+        Flip(destination, flip);
     };
 
     /// <summary>Words of 32 / bits codes, lowest first, [rows, words]: where bits do not divide 32, upper bits of a word are unused.</summary>
@@ -100,20 +94,14 @@ internal static class CodeReaders
         }
     };
 
-    /// <summary>Kept bytes [rows, columns / 2] at the places that a mask has, a bit per column, lowest first; zero elsewhere.</summary>
-    public static CodeReader Masked(TensorView kept, TensorView mask, byte flip, byte zero) => (row, destination) =>
+    /// <summary>Turns signed bytes into unsigned codes by 0x80, or leaves them as they are by 0.</summary>
+    public static void Flip(Span<byte> codes, byte flip)
     {
-        ReadOnlySpan<byte> values = kept.Row(row), bits = mask.Row(row);
-        destination.Fill(zero);
-        int next = 0;
-        for (int i = 0; i < bits.Length; i++)
+        if (flip != 0)
         {
-            for (uint left = bits[i]; left != 0; left &= left - 1)
-            {
-                destination[8 * i + BitOperations.TrailingZeroCount(left)] = (byte)(values[next++] ^ flip);
-            }
+            TensorPrimitives.Xor(codes, flip, codes);
         }
-    };
+    }
 
     /// <summary>The codes of a word, lowest first, as many as there is room for.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -88,6 +88,18 @@ internal sealed class CodedCheckpoint : Checkpoint
     }
 
     /// <inheritdoc/>
+    public override bool TryGetOutline(string name, [NotNullWhen(true)] out TensorView? outline)
+    {
+        outline = null;
+        if (!tensors.TryGetValue(name, out CodedWeight? weight))
+        {
+            return false;
+        }
+        outline = weight?.Outline;
+        return outline is not null || source.TryGetOutline(name, out outline);
+    }
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)

@@ -51,12 +51,27 @@ public abstract class CodedMatrix
     public int Groups => (Columns + GroupColumns - 1) / GroupColumns;
 
     /// <summary>Bytes of all parts.</summary>
-    public long StoredBytes => Parts.Sum(static part => part.ByteLength);
+    public virtual long StoredBytes => Parts.Sum(static part => part.ByteLength);
 
     /// <summary>Reads the codes of a row, place by place.</summary>
     /// <param name="row">0 … <see cref="Rows"/> − 1.</param>
     /// <param name="codes">[<see cref="Columns"/>].</param>
     public abstract void ReadCodes(long row, Span<byte> codes);
+
+    /// <summary>
+    /// Reads the codes of rows that follow each other: where a format has the outputs side by side, faster than one row after the other.
+    /// </summary>
+    /// <param name="firstRow">The first of them.</param>
+    /// <param name="rows">How many.</param>
+    /// <param name="codes">[<paramref name="rows"/>, <paramref name="stride"/>]; of each row <see cref="Columns"/> are written.</param>
+    /// <param name="stride">From a row to the next, at least <see cref="Columns"/>.</param>
+    public virtual void ReadCodes(long firstRow, int rows, Span<byte> codes, int stride)
+    {
+        for (int row = 0; row < rows; row++)
+        {
+            ReadCodes(firstRow + row, codes.Slice(row * stride, Columns));
+        }
+    }
 
     /// <summary>Reads the scales of a row, and its zero points where <see cref="Zero"/> is null.</summary>
     /// <param name="row">0 … <see cref="Rows"/> − 1.</param>
@@ -116,7 +131,7 @@ public abstract class CodedMatrix
     }
 
     /// <summary>Both are stored alike, in equal bytes.</summary>
-    public bool ContentEquals(CodedMatrix other) =>
+    public virtual bool ContentEquals(CodedMatrix other) =>
         Format == other.Format && Rows == other.Rows && Columns == other.Columns && Bits == other.Bits && GroupColumns == other.GroupColumns
         && Zero == other.Zero && Parts.Length == other.Parts.Length
         && Parts.Zip(other.Parts).All(static pair => pair.First.ContentEquals(pair.Second));

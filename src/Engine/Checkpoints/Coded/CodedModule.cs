@@ -90,6 +90,12 @@ internal sealed record CodedModule(Checkpoint Source, string Name)
         return (rows, (int)columns);
     }
 
+    /// <summary>The size of a tensor that is a matrix.</summary>
+    /// <exception cref="EngineException">It is none.</exception>
+    public (long Rows, int Columns) RequireMatrix(string suffix, TensorView tensor) => tensor.Shape.Length == 2
+        ? RequireSize(suffix, tensor.Shape[0], tensor.Shape[1])
+        : throw Error(suffix, $"expected a matrix; found {tensor.DescribeShape()}");
+
     /// <summary>A complaint about one of the tensors.</summary>
     public EngineException Error(string suffix, string reason) => new(reason, Source.Path, NameOf(suffix));
 

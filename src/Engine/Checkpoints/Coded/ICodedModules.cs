@@ -15,13 +15,14 @@ internal interface ICodedModules
 }
 
 /// <summary>A weight: a view, or one that is decoded when it is asked for, because no product reads it as it is stored.</summary>
+/// <param name="Outline">What it is; its bytes may not be there.</param>
 /// <param name="View">Gives the view.</param>
-internal sealed record CodedWeight(Func<TensorView> View)
+internal sealed record CodedWeight(TensorView Outline, Func<TensorView> View)
 {
     /// <summary>A coded matrix.</summary>
     public static CodedWeight Of(CodedMatrix matrix)
     {
         TensorView view = TensorView.Of(matrix, matrix.Parts);
-        return new CodedWeight(() => view);
+        return new CodedWeight(view, () => view);
     }
 }

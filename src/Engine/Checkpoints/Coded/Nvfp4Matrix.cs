@@ -21,12 +21,8 @@ internal static class Nvfp4Matrix
     public static StoredMatrix Read(CodedModule module, string weight, string global, bool divides)
     {
         TensorView packed = module.Get(weight, DType.U8);
-        if (packed.Shape.Length != 2)
-        {
-            throw module.Error(weight, $"expected a matrix; found {packed.DescribeShape()}");
-        }
-        (long rows, int columns) = module.RequireSize(weight, packed.Shape[0], checked(2 * packed.Shape[1]));
-        int perRow = (columns + Group - 1) / Group;
+        (long rows, int half) = module.RequireMatrix(weight, packed);
+        int columns = 2 * half, perRow = (columns - 1) / Group + 1;
         TensorView scales = module.Get(Scales, [rows, perRow], DType.F8_E4M3), whole = module.GetFloats(global, [1], [], [1, 1]);
         float factor = whole.Float(0);
         if (!float.IsFinite(factor) || factor == 0)

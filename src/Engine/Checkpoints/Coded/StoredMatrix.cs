@@ -5,6 +5,9 @@ namespace Engine.Checkpoints.Coded;
 /// <summary>Reads the codes of a row, place by place.</summary>
 internal delegate void CodeReader(long row, Span<byte> codes);
 
+/// <summary>Reads the codes of rows that follow each other to [rows, stride].</summary>
+internal delegate void CodeRunReader(long firstRow, int rows, Span<byte> codes, int stride);
+
 /// <summary>Reads the scales of a row, group by group, and its zero points where they differ.</summary>
 internal delegate void ScaleReader(long row, Span<float> scales, Span<int> zeros);
 
@@ -14,11 +17,27 @@ internal sealed class StoredMatrix : CodedMatrix
     /// <summary>How codes are read.</summary>
     public required CodeReader Codes { get; init; }
 
+    /// <summary>How codes of several rows are read at once; null where that is no faster.</summary>
+    public CodeRunReader? Runs { get; init; }
+
     /// <summary>How scales and zero points are read.</summary>
     public required ScaleReader Scales { get; init; }
 
     /// <inheritdoc/>
     public override void ReadCodes(long row, Span<byte> codes) => Codes(row, codes);
+
+    /// <inheritdoc/>
+    public override void ReadCodes(long firstRow, int rows, Span<byte> codes, int stride)
+    {
+        if (Runs is null)
+        {
+            base.ReadCodes(firstRow, rows, codes, stride);
+        }
+        else
+        {
+            Runs(firstRow, rows, codes, stride);
+        }
+    }
 
     /// <inheritdoc/>
     public override void ReadScales(long row, Span<float> scales, Span<int> zeros) => Scales(row, scales, zeros);

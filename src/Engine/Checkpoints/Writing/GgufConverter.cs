@@ -138,8 +138,8 @@ public static class GgufConverter
         }
         return
         [
-            Part("k_b_proj.weight", [heads, rank, keys], head => TransposedTensor.Columns(RowsOf(tensor, head * rows, keys))),
-            Part("v_b_proj.weight", [heads, values, rank], head => RowsOf(tensor, head * rows + keys, values)),
+            Part("k_b_proj.weight", [heads, rank, keys], head => TransposedTensor.Columns(tensor.SliceRows(head * rows, keys))),
+            Part("v_b_proj.weight", [heads, values, rank], head => tensor.SliceRows(head * rows + keys, values)),
         ];
 
         TensorSource Part(string ending, long[] shape, Func<long, TensorView> of)
@@ -153,18 +153,6 @@ public static class GgufConverter
                     TensorSource.Convert(of(head), dtype).WriteTo(stream);
             });
         }
-    }
-
-    /// <summary>A run of rows as a matrix; codes whose scales are stored apart are decoded to F32.</summary>
-    private static TensorView RowsOf(TensorView tensor, long first, long count)
-    {
-        if (tensor.Coded is not { } coded)
-            return tensor.SliceRows(first, count);
-        var values = new float[count * coded.Columns];
-        for (long row = 0; row < count; row++)
-            coded.DecodeRow(first + row, values.AsSpan((int)(row * coded.Columns), coded.Columns));
-        // The view holds the buffer; it is freed when the view is no longer reachable.
-        return new MemoryCheckpoint().Add(tensor.Name, [count, coded.Columns], values);
     }
 
     /// <summary>

@@ -11,6 +11,8 @@ internal sealed unsafe class FileBlockMatrix<TFormat, TCodes, TScales>(int rows,
     where TCodes : ICodes
     where TScales : IFileScales
 {
+    public override string Form => TCodes.Sparse ? $"{TFormat.DType}, 2:4" : $"{TFormat.DType}";
+
     public override void Pack(WeightRows source, int panel)
     {
         TensorView tensor = source.Tensor;

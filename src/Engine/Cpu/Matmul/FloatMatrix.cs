@@ -10,6 +10,8 @@ internal sealed unsafe class FloatMatrix<TFormat>(int rows, int inputs, bool rou
     : FloatPanelMatrix<TFormat>(rows, inputs, roundsActivations: roundsActivations)
     where TFormat : IFloatFormat
 {
+    public override string Form => $"{TFormat.DType}";
+
     private static int ElementBytes => TFormat.StepBytes / TFormat.StepInputs;
 
     public override void Pack(WeightRows source, int panel)

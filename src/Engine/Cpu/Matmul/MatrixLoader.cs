@@ -23,9 +23,7 @@ internal static unsafe class MatrixLoader
         RequireShape(whole, part.Outputs, inputs, checkpoint);
         using WeightRows? kept = part.Rows is { } rows ? whole.Gather(rows, part.Outputs, checkpoint) : null;
         WeightRows source = kept ?? whole;
-        PackedMatrix matrix = source.Tensor.Coded is not null
-            ? CodedMatrices.Create(source, part.KeptRows, inputs, firstOutput)
-            : Create(source, part.KeptRows, inputs, firstOutput, checkpoint, activations);
+        PackedMatrix matrix = Create(source, part.KeptRows, inputs, firstOutput, checkpoint, activations);
         try
         {
             matrix.Bias = part.Bias is null ? null : ReadVector(checkpoint, part.Bias, part.Outputs);
@@ -36,6 +34,28 @@ internal static unsafe class MatrixLoader
         {
             matrix.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>
+    /// How a tensor would be held as a matrix: of one with three dimensions, the first of its matrices. Null for what is no matrix or cannot be multiplied.
+    /// </summary>
+    public static string? FormOf(TensorView tensor, Checkpoint checkpoint)
+    {
+        if (tensor.Shape.Length is not (2 or 3) || tensor.ElementCount == 0 || tensor.Columns > int.MaxValue || tensor.Shape[^2] > int.MaxValue)
+        {
+            return null;
+        }
+        try
+        {
+            int rows = (int)tensor.Shape[^2];
+            using WeightRows source = WeightRows.Open(new WeightRef(tensor.Name) { Slice = tensor.Shape.Length == 3 ? 0 : null }, rows, checkpoint);
+            using PackedMatrix matrix = Create(source, rows, (int)tensor.Columns, 0, checkpoint, ActivationPrecision.Float32);
+            return matrix.Form;
+        }
+        catch (EngineException)
+        {
+            return null; // Whoever loads it is told why.
         }
     }
 
@@ -65,6 +85,7 @@ internal static unsafe class MatrixLoader
         bool transposed = source.Transposed;
         return (tensor.DType, transposed) switch
         {
+            (DType.Coded, _) => CodedMatrices.Create(source, rows, inputs, firstOutput),
             (DType.Q8_0, false) when SparseBlocks.Conform<Q8_0>(source, rows) =>
                 new FileBlockMatrix<Q8_0, SparseCodes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q4_0, false) when SparseBlocks.Conform<Q4_0>(source, rows) =>
@@ -91,6 +112,7 @@ internal static unsafe class MatrixLoader
             (DType.IQ1_M, false) => Grouped<IQ1_MFormat, LookedUp<Codes3, IQ1_MFormat>>(rows, inputs, firstOutput),
             (DType.TQ1_0, false) => Grouped<TQ1_0Format, LookedUp<Codes2, TQ1_0Format>>(rows, inputs, firstOutput),
             (DType.TQ2_0, false) => Grouped<TQ2_0Format, LookedUp<Codes2, TQ2_0Format>>(rows, inputs, firstOutput),
+            (DType.Q2_0, false) => Grouped<Q2_0Format, LookedUp<Codes2, Q2_0Format>>(rows, inputs, firstOutput),
             (DType.Q1_0, false) => Grouped<Q1_0Format, LookedUp<Codes1, Q1_0Format>>(rows, inputs, firstOutput),
             (DType.NVFP4, false) => new FileBlockMatrix<NVFP4, CodesE2M1, HalfBlockSmallFloats>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F16, false) when SparseFloatMatrix<Float16>.Conforms(source, rows, inputs) =>

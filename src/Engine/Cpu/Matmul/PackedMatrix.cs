@@ -48,6 +48,9 @@ internal abstract unsafe class PackedMatrix : IDisposable
     /// <summary>Bytes held.</summary>
     public long Bytes => memory.Bytes + (Bias?.Length ?? 0) * sizeof(float);
 
+    /// <summary>What is held, for people: <c>int4, a scale per 128, 2:4</c>.</summary>
+    public abstract string Form { get; }
+
     /// <summary>The form in which the kernels read activations; it may change with <see cref="Instructions"/>.</summary>
     public abstract ActivationForms Reads { get; }
 

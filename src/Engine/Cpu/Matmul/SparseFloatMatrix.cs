@@ -39,6 +39,8 @@ internal sealed unsafe class SparseFloatMatrix<TFormat> : PackedMatrix
         Instructions = MatmulInstructionSupport.Best;
     }
 
+    public override string Form => $"{TFormat.DType}, 2:4";
+
     public override ActivationForms Reads => reads;
 
     public override MatmulInstructions Instructions

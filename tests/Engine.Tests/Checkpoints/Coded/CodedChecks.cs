@@ -18,7 +18,30 @@ internal static class CodedChecks
         {
             Assert.Equal(Enumerable.Range(0, coded.Columns), coded.Order.Order());
         }
+        AssertRuns(coded);
         Parallel.For(0, coded.Rows, row => AssertRow(coded, row, weights.AsSpan((int)row * coded.Columns, coded.Columns)));
+    }
+
+    /// <summary>Rows that are read together are those that are read one by one, and nothing is written between them.</summary>
+    private static void AssertRuns(CodedMatrix coded)
+    {
+        int stride = coded.Columns + 3;
+        byte[] alone = new byte[coded.Columns];
+        foreach (int count in new[] { 1, 5, 16 }.Where(count => count <= coded.Rows))
+        {
+            for (long first = 0; first + count <= coded.Rows; first += 3)
+            {
+                byte[] together = new byte[count * stride];
+                Array.Fill(together, (byte)0xEE);
+                coded.ReadCodes(first, count, together, stride);
+                for (int row = 0; row < count; row++)
+                {
+                    coded.ReadCodes(first + row, alone);
+                    Assert.True(together.AsSpan(row * stride, coded.Columns).SequenceEqual(alone), $"row {first + row} of {count} from {first}");
+                    Assert.Equal(3, together.AsSpan(row * stride + coded.Columns, 3).Count((byte)0xEE));
+                }
+            }
+        }
     }
 
     private static void AssertRow(CodedMatrix coded, long row, ReadOnlySpan<float> weights)

@@ -4,9 +4,12 @@ using Engine.Checkpoints.Safetensors;
 
 namespace Engine.Tests.Checkpoints.Coded;
 
-/// <summary>Goldens of folders that GPTQ's, AWQ's, bitsandbytes' and DeepSeek's own tools wrote.</summary>
+/// <summary>Goldens of folders that the tools of GPTQ, AWQ, bitsandbytes, DeepSeek and compressed-tensors wrote.</summary>
 public sealed class CodedMethodTests
 {
+    // Floats without their zeros are read as floats.
+    private const string NotCoded = "";
+
     /// <summary>The folder, what the format is called, and bits of a code.</summary>
     public static TheoryData<string, string, int> Goldens => new()
     {
@@ -14,6 +17,16 @@ public sealed class CodedMethodTests
         { "gptq_v1_4bit_borrow", "GPTQ int4", 4 }, { "gptq_v1_4bit_desc_act", "GPTQ int4", 4 }, { "gptq_v1_8bit_channel", "GPTQ int8", 8 },
         { "gptq_v2_4bit_asym", "GPTQ int4", 4 }, { "awq_4bit", "AWQ int4", 4 }, { "bnb_fp4", "bitsandbytes FP4", 4 },
         { "bnb_nf4_double", "bitsandbytes NF4", 4 }, { "bnb_int8", "bitsandbytes int8", 8 }, { "fp8_deepseek_block", "FP8 E4M3", 8 },
+        { "ct_fp8_block", "float-quantized fp8", 8 }, { "ct_fp8_channel", "float-quantized fp8", 8 }, { "ct_fp8_tensor", "float-quantized fp8", 8 },
+        { "ct_int8_channel", "int-quantized int8", 8 }, { "ct_int8_tensor_asym", "int-quantized int8", 8 },
+        { "ct_marlin24_w4_channel", "marlin-24 int4", 4 }, { "ct_marlin24_w4_g128", "marlin-24 int4", 4 }, { "ct_marlin24_w8_channel", "marlin-24 int8", 8 },
+        { "ct_mxfp4", "MXFP4", 4 }, { "ct_mxfp8", "MXFP8", 8 }, { "ct_nvfp4", "NVFP4", 4 },
+        { "ct_sparse24_bitmask_fp8", "float-quantized sparse-24-bitmask fp8", 8 }, { "ct_sparse24_bitmask_int8", "int-quantized sparse-24-bitmask int8", 8 },
+        { "ct_w2w5w6_dense", "pack-quantized int5", 5 }, { "ct_w3_group_dense", "pack-quantized int3", 3 }, { "ct_w3_group_padded_legacy", "pack-quantized int3", 3 },
+        { "ct_w4_channel_asym", "pack-quantized int4", 4 }, { "ct_w4_channel_sym", "pack-quantized int4", 4 },
+        { "ct_w4_group32_sym_ragged", "pack-quantized int4", 4 }, { "ct_w4_group_actorder", "pack-quantized int4", 4 },
+        { "ct_w4_group_asym", "pack-quantized int4", 4 }, { "ct_w4_group_sym", "pack-quantized int4", 4 }, { "ct_w8_group_sym", "pack-quantized int8", 8 },
+        { "ct_sparse24_bitmask_dense", NotCoded, 0 }, { "ct_sparse_bitmask_dense", NotCoded, 0 },
     };
 
     [Theory]
@@ -43,7 +56,7 @@ public sealed class CodedMethodTests
                 GoldenTests.AssertSame(weights, found, tensorName);
             }
             AssertProduct(expected, tensorName, found);
-            bool quantized = matrix["quantized"]?.GetValue<bool>() ?? true;
+            bool quantized = format != NotCoded && (matrix["quantized"]?.GetValue<bool>() ?? true);
             Assert.Equal(quantized, tensor.Coded is not null);
             if (tensor.Coded is { } coded)
             {

@@ -19,7 +19,7 @@ public sealed class CodedModelTests
     {
         Random random = Seed.Fresh();
         PackedFormat format = FormatFor(name, random);
-        TinyModel model = TinyModels.Make("llama grouped queries, llama3 rope, untied", random.Next());
+        TinyModel model = TinyModels.Make(ModelFor(format), random.Next());
         using var folder = new TemporaryFolder();
         Assert.True(Write(folder, model, format, random) > 6, $"{format} hardly fits the model");
         int[] tokens = model.Tokens(14);
@@ -34,7 +34,7 @@ public sealed class CodedModelTests
     {
         Random random = Seed.Fresh();
         PackedFormat format = FormatFor(name, random);
-        TinyModel model = TinyModels.Make("llama grouped queries, llama3 rope, untied", random.Next());
+        TinyModel model = TinyModels.Make(ModelFor(format), random.Next());
         using var folder = new TemporaryFolder();
         Write(folder, model, format, random);
         int[] tokens = model.Tokens(14);
@@ -53,7 +53,7 @@ public sealed class CodedModelTests
     {
         Random random = Seed.Fresh();
         PackedFormat format = FormatFor(name, random);
-        TinyModel model = TinyModels.Make("llama grouped queries, llama3 rope, untied", random.Next());
+        TinyModel model = TinyModels.Make(ModelFor(format), random.Next());
         using var folder = new TemporaryFolder();
         Write(folder, model, format, random);
         using (Checkpoint quantized = CheckpointFile.Open(folder.Path))
@@ -66,13 +66,17 @@ public sealed class CodedModelTests
             FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 9), FamiliesAgainstOracleTests.ReferenceTolerance, $"{format}, {model}");
     }
 
+    /// <summary>A model of that hidden size, some of whose projections the format can store.</summary>
+    private static string ModelFor(PackedFormat format) =>
+        format.Fits(32, 32) ? "llama grouped queries, llama3 rope, untied" : "llama with heads of 128";
+
     /// <summary>Settings with which the model's hidden size can be stored.</summary>
     private static PackedFormat FormatFor(string name, Random random)
     {
         while (true)
         {
             PackedFormat format = PackedFormat.Make(name, random);
-            if (format.Fits(32, 32))
+            if (format.Fits(128, 32))
             {
                 return format;
             }

@@ -34,8 +34,8 @@ public sealed class CodedPackingTests
             Assert.Equal(
                 ["lm_head.weight", "model.layers.0.mlp.experts.3.w1.weight", "model.layers.0.mlp.up_proj.bias", "model.layers.0.mlp.up_proj.weight"],
                 checkpoint.TensorNames.Order(StringComparer.Ordinal));
-            AssertWeights(module.Weights, checkpoint["model.layers.0.mlp.up_proj.weight"], rows, columns, at);
-            AssertWeights(expert.Weights, checkpoint["model.layers.0.mlp.experts.3.w1.weight"], rows, columns, at);
+            AssertWeights(format, module.Weights, checkpoint["model.layers.0.mlp.up_proj.weight"], rows, columns, at);
+            AssertWeights(format, expert.Weights, checkpoint["model.layers.0.mlp.experts.3.w1.weight"], rows, columns, at);
             Assert.Equal([1f, -2f], checkpoint["model.layers.0.mlp.up_proj.bias"].ToFloats());
             Assert.Equal([1f, 2f, 3f], checkpoint["lm_head.weight"].ToFloats());
             Assert.False(checkpoint.Config.ContainsKey("quantization_config"));
@@ -139,18 +139,22 @@ public sealed class CodedPackingTests
         }
     }
 
-    private static void AssertWeights(float[] expected, TensorView found, int rows, int columns, string at)
+    private static void AssertWeights(PackedFormat format, float[] expected, TensorView found, int rows, int columns, string at)
     {
         Assert.Equal([rows, columns], found.Shape);
-        Assert.NotNull(found.Coded);
+        Assert.Equal(format.IsCoded, found.Coded is not null);
         GoldenTests.AssertSame(expected, found.ToFloats(), at);
-        CodedChecks.AssertConsistent(found.Coded, expected);
+        if (found.Coded is { } coded)
+        {
+            CodedChecks.AssertConsistent(coded, expected);
+        }
         found.RequireFinite();
     }
 
     /// <summary>The tensor alone says how many inputs (or, of bytes, outputs) there are: with more of them it is another matrix.</summary>
     private static bool IsAnotherMatrix(PackedModule module, RawTensor tensor, int axis) =>
         tensor is { Name: "weight", Type: "I8" or "F8_E4M3" }
+        || (tensor is { Name: "weight_packed", Type: "I32" } && axis == 1) // A word more is another layout of the same codes, sometimes.
         || (tensor.Name == "qweight" && axis == 0 && module.Tensors.All(static other => other.Name != "g_idx"));
 
     private static bool NeedsIndices(PackedFormat format, int columns) =>

@@ -65,8 +65,8 @@ internal static class Float8Packer
     private static PackedModule PackNvfp4(Random random, int rows, int columns, float size)
     {
         const int group = 16;
-        int[] codes = Codes(random, rows * columns, 16), scales = [.. Enumerable.Range(0, rows * columns / group).Select(_ => 8 + random.Next(0x70))];
-        float whole = Scale(random, PowerOfTwo(size / 32));
+        int[] codes = Codes(random, rows * columns, 16), scales = [.. Enumerable.Range(0, rows * columns / group).Select(_ => 0x28 + random.Next(0x20))];
+        float whole = Scale(random, PowerOfTwo(size / 4));
         var packed = new byte[codes.Length / 2];
         for (int i = 0; i < codes.Length; i++)
         {

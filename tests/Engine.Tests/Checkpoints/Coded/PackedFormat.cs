@@ -28,7 +28,31 @@ internal sealed record PackedFormat(JsonObject Config, Func<int, int, bool> Fits
         ["fp8 blocks"] = Float8Packer.MakeBlocks,
         ["fp8 scalars"] = Float8Packer.MakeScalars,
         ["modelopt nvfp4"] = static _ => Float8Packer.MakeNvfp4(),
+        ["pack-quantized 1 bit"] = static random => PackQuantizedPacker.Make(random, 1),
+        ["pack-quantized 2 bit"] = static random => PackQuantizedPacker.Make(random, 2),
+        ["pack-quantized 3 bit"] = static random => PackQuantizedPacker.Make(random, 3),
+        ["pack-quantized 4 bit"] = static random => PackQuantizedPacker.Make(random, 4),
+        ["pack-quantized 5 bit"] = static random => PackQuantizedPacker.Make(random, 5),
+        ["pack-quantized 6 bit"] = static random => PackQuantizedPacker.Make(random, 6),
+        ["pack-quantized 7 bit"] = static random => PackQuantizedPacker.Make(random, 7),
+        ["pack-quantized 8 bit"] = static random => PackQuantizedPacker.Make(random, 8),
+        ["int-quantized"] = static random => BytePacker.Make(random, isFloat: false),
+        ["float-quantized"] = static random => BytePacker.Make(random, isFloat: true),
+        ["nvfp4-pack-quantized"] = static _ => SmallFloatPacker.MakeNvfp4(),
+        ["mxfp4-pack-quantized"] = static _ => SmallFloatPacker.MakeMx(4),
+        ["mxfp8-quantized"] = static _ => SmallFloatPacker.MakeMx(8),
+        ["sparse-24-bitmask"] = static random => BitmaskPacker.Make(random, twoOfFour: true, null),
+        ["sparse-24-bitmask int8"] = static random => BitmaskPacker.Make(random, twoOfFour: true, isFloat: false),
+        ["sparse-24-bitmask fp8"] = static random => BitmaskPacker.Make(random, twoOfFour: true, isFloat: true),
+        ["sparse-bitmask"] = static random => BitmaskPacker.Make(random, twoOfFour: false, null),
+        ["sparse-bitmask int8"] = static random => BitmaskPacker.Make(random, twoOfFour: false, isFloat: false),
+        ["sparse-bitmask fp8"] = static random => BitmaskPacker.Make(random, twoOfFour: false, isFloat: true),
+        ["marlin-24 4 bit"] = static random => Marlin24Packer.Make(random, 4),
+        ["marlin-24 8 bit"] = static random => Marlin24Packer.Make(random, 8),
     };
+
+    /// <summary>What is stored are codes; floats are read as they are.</summary>
+    public bool IsCoded { get; init; } = true;
 
     /// <summary>All names.</summary>
     public static TheoryData<string> Names => [.. makers.Keys];

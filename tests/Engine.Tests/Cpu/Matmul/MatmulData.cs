@@ -16,7 +16,7 @@ internal static unsafe class MatmulData
     [
         DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q4_K, DType.Q5_K, DType.Q6_K,
         DType.MXFP4, DType.Q2_K, DType.Q3_K, DType.IQ4_NL, DType.IQ4_XS, DType.IQ3_XXS, DType.IQ3_S, DType.IQ2_XXS, DType.IQ2_XS, DType.IQ2_S, DType.IQ1_S,
-        DType.IQ1_M, DType.TQ1_0, DType.TQ2_0, DType.NVFP4, DType.Q1_0,
+        DType.IQ1_M, DType.TQ1_0, DType.TQ2_0, DType.NVFP4, DType.Q1_0, DType.Q2_0,
     ];
 
     public static TheoryData<DType> AllFormats => [.. Formats];

@@ -25,6 +25,38 @@ internal enum ScaleReach
 internal sealed record CodedScheme(
     string? Format, int Bits, bool IsFloat, bool Symmetric, ScaleReach Reach, int GroupSize = 0, (int Rows, int Columns) Block = default, bool ByActivationOrder = false)
 {
+    /// <summary>Outputs that share a scale.</summary>
+    public long RowsPerScale => Reach switch
+    {
+        ScaleReach.Tensor => long.MaxValue,
+        ScaleReach.Block => Block.Rows,
+        _ => 1,
+    };
+
+    /// <summary>Inputs that share a scale, of so many.</summary>
+    public int GroupColumnsOf(int columns) => Math.Min(columns, Reach switch
+    {
+        ScaleReach.Group => GroupSize,
+        ScaleReach.Block => Block.Columns,
+        _ => columns,
+    });
+
+    /// <summary>Scales of an output of so many inputs.</summary>
+    public int GroupsOf(int columns) => (columns - 1) / GroupColumnsOf(columns) + 1;
+
+    /// <summary>The scales of a module of this scheme.</summary>
+    /// <exception cref="EngineException">They are missing, or have another type or shape.</exception>
+    public TensorView ScalesOf(CodedModule module, long rows, int columns)
+    {
+        const string name = "weight_scale";
+        return Reach switch
+        {
+            ScaleReach.Tensor => module.GetFloats(name, [1], [], [1, 1]),
+            ScaleReach.Channel => module.GetFloats(name, [rows, 1], [rows]),
+            _ => module.GetFloats(name, [(rows - 1) / RowsPerScale + 1, GroupsOf(columns)]),
+        };
+    }
+
     /// <summary>Schemes that a configuration may name instead of writing them out (compressed_tensors/quantization/quant_scheme.py); null for other names.</summary>
     public static CodedScheme? Preset(string name) => name.ToUpperInvariant() switch
     {

@@ -7,9 +7,14 @@ namespace Engine.Checkpoints.Coded.CompressedTensors;
 /// <summary>The <c>quantization_config</c> of compressed-tensors (specification: compressed_tensors/quantization/quant_config.py and quant_args.py).</summary>
 internal sealed class CompressedTensorsConfig
 {
+    /// <summary>Two of every four neighbouring inputs are stored.</summary>
+    public const string TwoOfFour = "sparse-24-bitmask";
+
+    private const string Dense = "dense", AnySparsity = "sparse-bitmask", Mixed = "mixed-precision";
+
     private readonly string file;
-    private readonly List<(ModuleTargets Targets, CodedScheme Scheme)> groups = [];
-    private readonly ModuleTargets ignored;
+    private readonly List<(ModuleTargets Targets, CodedScheme? Scheme)> groups = [];
+    private readonly ModuleTargets ignored, sparse, notSparse;
     private readonly string format;
 
     /// <summary>Reads it.</summary>
@@ -17,9 +22,10 @@ internal sealed class CompressedTensorsConfig
     public CompressedTensorsConfig(JsonObject config, string file)
     {
         this.file = file;
-        format = Text(config, "format") ?? "dense";
+        format = Text(config, "format", "") ?? Dense;
         ignored = new ModuleTargets(config["ignore"], file, Key("ignore"));
-        if (Text(config, "quantization_status") is { } status and not ("compressed" or "frozen"))
+        sparse = notSparse = new ModuleTargets(null, file, Key("sparsity_config"));
+        if (Text(config, "quantization_status", "") is { } status and not ("compressed" or "frozen"))
         {
             throw Error("quantization_status", $"expected compressed; found {status}");
         }
@@ -29,11 +35,13 @@ internal sealed class CompressedTensorsConfig
         }
         if (config["sparsity_config"] is JsonObject { Count: > 0 } sparsity)
         {
-            Sparsity = Text(sparsity, "format") ?? "dense";
-            if (Sparsity is not ("dense" or "sparse-24-bitmask" or "sparse-bitmask"))
+            Sparsity = Text(sparsity, "format", "sparsity_config.") ?? Dense;
+            if (Sparsity is not (Dense or TwoOfFour or AnySparsity))
             {
-                throw Error("sparsity_config.format", $"the sparse format '{Sparsity}' is not known; expected dense, sparse-24-bitmask or sparse-bitmask");
+                throw Error("sparsity_config.format", $"the sparse format '{Sparsity}' is not known; expected {Dense}, {TwoOfFour} or {AnySparsity}");
             }
+            sparse = new ModuleTargets(sparsity["targets"], file, Key("sparsity_config.targets"));
+            notSparse = new ModuleTargets(sparsity["ignore"], file, Key("sparsity_config.ignore"));
         }
         if (config["config_groups"] is not { } all)
         {
@@ -48,30 +56,36 @@ internal sealed class CompressedTensorsConfig
             string key = $"config_groups.{name}";
             if (CodedScheme.Preset(name) is { } preset && group is JsonArray targets)
             {
-                groups.Add((new ModuleTargets(targets, file, Key(key)), preset));
+                groups.Add((new ModuleTargets(targets, file, Key(key)), format is Dense or Mixed ? preset : preset with { Format = format }));
             }
             else if (group is JsonObject settings)
             {
-                if (settings["weights"] is JsonObject weights)
+                var modules = new ModuleTargets(settings["targets"], file, Key(key + ".targets"));
+                groups.Add((modules, settings["weights"] switch
                 {
-                    groups.Add((new ModuleTargets(settings["targets"], file, Key(key + ".targets")), ReadScheme(weights, Text(settings, "format"), key)));
-                }
+                    null => null,
+                    JsonObject weights => ReadScheme(weights, Text(settings, "format", key + "."), key + ".weights"),
+                    { } node => throw Error(key + ".weights", $"expected an object; found {node.ToJsonString()}"),
+                }));
             }
             else
             {
                 throw Error(key, $"expected an object, or a list of targets for a preset; found {group?.ToJsonString() ?? "null"}");
             }
         }
-        if (groups.Count > 0 || format != "dense")
-        {
-            RequireKnown(format, "format");
-        }
+        RequireKnown(format, "format");
     }
 
     /// <summary>How zeros are left out: <c>dense</c>, <c>sparse-24-bitmask</c> or <c>sparse-bitmask</c>.</summary>
-    public string Sparsity { get; } = "dense";
+    public string Sparsity { get; } = Dense;
 
-    /// <summary>The scheme of a module, with its format; null where it is not quantized.</summary>
+    /// <summary>The module is stored without its zeros.</summary>
+    public bool IsSparse(string module) => Sparsity != Dense && sparse.Match(module, file) > 0 && notSparse.Match(module, file) == 0;
+
+    /// <summary>
+    /// The scheme of a module, with its format; null where it is not quantized: it is ignored, no group names it, or its group quantizes activations alone. Of
+    /// several groups, the one that names it most closely counts, and the first of those.
+    /// </summary>
     public CodedScheme? SchemeOf(string module)
     {
         if (ignored.Match(module, file) > 0)
@@ -80,7 +94,7 @@ internal sealed class CompressedTensorsConfig
         }
         int best = 0;
         CodedScheme? found = null;
-        foreach ((ModuleTargets targets, CodedScheme scheme) in groups)
+        foreach ((ModuleTargets targets, CodedScheme? scheme) in groups)
         {
             int match = targets.Match(module, file);
             if (match > best)
@@ -98,13 +112,17 @@ internal sealed class CompressedTensorsConfig
             RequireKnown(packing, key + ".format");
         }
         int bits = Number(weights, "num_bits", key) ?? 8;
-        string type = Text(weights, "type") ?? "int";
+        string type = Text(weights, "type", key + ".") ?? "int";
+        if (weights["dynamic"] is JsonValue dynamic && !(dynamic.TryGetValue(out bool isDynamic) && !isDynamic))
+        {
+            throw Error(key + ".dynamic", $"stored weights have stored scales; found {dynamic.ToJsonString()}");
+        }
         if (type is not ("int" or "float") || bits is < 1 or > 8)
         {
             throw Error(key, $"expected int or float of 1 to 8 bits; found {type} of {bits}");
         }
         int? group = Number(weights, "group_size", key);
-        string strategy = Text(weights, "strategy") ?? (group is null ? "tensor" : group == -1 ? "channel" : "group");
+        string strategy = Text(weights, "strategy", key + ".") ?? (group is null ? "tensor" : group == -1 ? "channel" : "group");
         ScaleReach reach = strategy switch
         {
             "tensor" => ScaleReach.Tensor,
@@ -153,13 +171,18 @@ internal sealed class CompressedTensorsConfig
 
     private void RequireKnown(string name, string key)
     {
-        if (name is not ("dense" or "mixed-precision") && !CompressedModules.Formats.Contains(name))
+        if (name is not (Dense or Mixed) && !CompressedModules.Formats.Contains(name))
         {
             throw Error(key, $"the format '{name}' is not known; expected {string.Join(", ", CompressedModules.Formats)}");
         }
     }
 
-    private static string? Text(JsonObject from, string key) => from[key] is JsonValue value && value.TryGetValue(out string? text) ? text : null;
+    private string? Text(JsonObject from, string key, string place) => from[key] switch
+    {
+        null => null,
+        JsonValue value when value.TryGetValue(out string? text) => text,
+        { } node => throw Error(place + key, $"expected a text; found {node.ToJsonString()}"),
+    };
 
     private int? Number(JsonObject from, string key, string place) => from[key] switch
     {

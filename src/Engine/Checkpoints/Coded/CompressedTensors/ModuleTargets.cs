@@ -64,6 +64,9 @@ internal sealed class ModuleTargets
         {
             throw new EngineException($"the expression {exception.Pattern} takes too long", file, "quantization_config", exception);
         }
-        return exact.Contains("Linear") ? 1 : 0; // The only class with weights that are quantized; embeddings and norms have no companions.
+        return exact.Contains(ClassOf(module)) ? 1 : 0;
     }
+
+    /// <summary>Files name no classes: what looks tokens up is an embedding, and all else that has companions is linear.</summary>
+    private static string ClassOf(string module) => module[(module.LastIndexOf('.') + 1)..] is "embed_tokens" or "wte" or "word_embeddings" ? "Embedding" : "Linear";
 }

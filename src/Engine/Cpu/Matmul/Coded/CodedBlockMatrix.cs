@@ -44,6 +44,10 @@ internal sealed unsafe class CodedBlockMatrix<TCodes, TScales>(int rows, int inp
     where TCodes : ICodes
     where TScales : IGroupScales
 {
+    public override string Form =>
+        $"{(typeof(TCodes) == typeof(CodesE2M1) ? "fp" : "int")}{TCodes.Bits}, a scale{(TScales.HasMinimum ? " and a zero point" : "")} per {TScales.GroupInputs}"
+        + (Order.IsEmpty ? "" : ", columns in an order of their own") + (TCodes.Sparse ? ", 2:4" : "");
+
     /// <summary>Codes of all 16 rows are read before they are packed: in files with the outputs side by side, these share their cache lines.</summary>
     public override void Pack(WeightRows source, int panel)
     {
@@ -54,11 +58,11 @@ internal sealed unsafe class CodedBlockMatrix<TCodes, TScales>(int rows, int inp
         int[] zeros = ArrayPool<int>.Shared.Rent(coded.Groups);
         Array.Fill(codes, (byte)packing.Offset); // Rows and columns past the last are zeros.
         Array.Fill(zeros, coded.Zero ?? 0, 0, coded.Groups);
+        source.ReadCodes(panel * Panel.Rows, rows, codes, width);
         byte* units = ClearScales(panel);
         for (int row = 0; row < rows; row++)
         {
             Span<byte> read = codes.AsSpan(row * width, Inputs);
-            coded.ReadCodes(source.Row(panel * Panel.Rows + row), read);
             coded.ReadScales(source.Row(panel * Panel.Rows + row), scales.AsSpan(0, coded.Groups), zeros.AsSpan(0, coded.Groups));
             StoreScales(units, row, scales, zeros, coded.GroupColumns);
             packing.Move(read, zeros, coded.GroupColumns);

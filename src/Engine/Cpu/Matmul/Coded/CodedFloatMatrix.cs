@@ -33,6 +33,8 @@ internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TForma
         TFormat.FillTable(numbers, table);
     }
 
+    public override string Form => $"{(typeof(TFormat) == typeof(TableNibbles) ? "a table of 16 floats" : $"{TFormat.DType}")}, a scale per {groupInputs}";
+
     protected override float* Table => (float*)Unsafe.AsPointer(ref table[0]);
 
     public override void Pack(WeightRows source, int panel)

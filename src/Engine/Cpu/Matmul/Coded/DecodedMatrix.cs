@@ -9,6 +9,8 @@ namespace Engine.Cpu.Matmul;
 /// <summary>A <see cref="CodedMatrix"/> that no kernel can read as codes, decoded to float32: the last resort, 4 bytes a weight.</summary>
 internal sealed unsafe class DecodedMatrix(int rows, int inputs) : FloatPanelMatrix<Float32>(rows, inputs)
 {
+    public override string Form => "F32, decoded";
+
     public override void Pack(WeightRows source, int panel)
     {
         CodedMatrix coded = source.Tensor.Coded!;

@@ -1,9 +1,7 @@
-using Engine.Checkpoints;
-
-namespace Engine.Transforms;
+namespace Engine.Checkpoints;
 
 /// <summary>
-/// Tensors of a transform that are made when they are asked for. Their bytes belong to the view that is handed out and are kept no longer than it: a loader that
+/// Tensors that are made when they are asked for. Their bytes belong to the view that is handed out and are kept no longer than it: a loader that
 /// packs one tensor after the other holds one of them, not a second copy of the model. Asked for again, a tensor that is gone is made again. Safe for
 /// concurrent use.
 /// </summary>
@@ -46,7 +44,7 @@ internal sealed class TensorsOnDemand(string path)
             GC.WaitForPendingFinalizers();
             handedOut = bytes;
         }
-        var buffer = new UnmanagedBuffer(bytes);
+        var buffer = new UnmanagedBuffer(bytes, path);
         try
         {
             fill(buffer);
