@@ -73,13 +73,21 @@ public sealed class LanguageModel : IDisposable
     public IExpertObserver? ExpertObserver
     {
         get => executor.ExpertObserver;
-        set
-        {
-            lock (loop.ExecutorGate)
-            {
-                executor.ExpertObserver = value;
-            }
-        }
+        set => BetweenSteps(() => executor.ExpertObserver = value);
+    }
+
+    /// <summary>Shown, within steps, what goes into the linear maps of layers, by all generations and sessions; null costs nothing.</summary>
+    public ILinearObserver? LinearObserver
+    {
+        get => executor.LinearObserver;
+        set => BetweenSteps(() => executor.LinearObserver = value);
+    }
+
+    /// <summary>Shown, within steps, what layers do to the residual stream, by all generations and sessions; null costs nothing.</summary>
+    public ILayerObserver? LayerObserver
+    {
+        get => executor.LayerObserver;
+        set => BetweenSteps(() => executor.LayerObserver = value);
     }
 
     /// <summary>Bytes reserved for keys and values; memory is taken as they are used.</summary>
@@ -220,6 +228,14 @@ public sealed class LanguageModel : IDisposable
                 backend.Dispose();
                 checkpoint.Dispose();
             }
+        }
+    }
+
+    private void BetweenSteps(Action change)
+    {
+        lock (loop.ExecutorGate)
+        {
+            change();
         }
     }
 

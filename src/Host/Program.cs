@@ -17,6 +17,7 @@ root.Add(InspectCommand.Create());
 root.Add(BenchCommand.Create());
 root.Add(PerplexityCommand.Create());
 root.Add(ConvertCommand.Create());
+root.Add(CompressCommand.Create());
 
 ParseResult parse = root.Parse(args);
 if (parse.Action is ParseErrorAction)

@@ -15,6 +15,7 @@ public sealed class ArchitectureTests
         ["Engine.Transforms"] = ["Engine.Checkpoints"],
         ["Engine.Plans"] = ["Engine.Transforms", "Engine.Checkpoints"],
         ["Engine.Execution"] = ["Engine.Plans", "Engine.Checkpoints"],
+        ["Engine.Compression"] = ["Engine.Execution", "Engine.Plans", "Engine.Transforms", "Engine.Checkpoints"],
         ["Engine.Cpu"] = ["Engine.Execution", "Engine.Plans", "Engine.Checkpoints"],
         ["Engine.Text"] = ["Engine.Checkpoints"],
         ["Engine.Sampling"] = [],

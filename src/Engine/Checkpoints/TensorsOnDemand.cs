@@ -1,3 +1,5 @@
+using Engine.Checkpoints.Writing;
+
 namespace Engine.Checkpoints;
 
 /// <summary>
@@ -32,6 +34,28 @@ internal sealed class TensorsOnDemand(string path)
             view = Make(name, dtype, shape, fill);
             made[name] = new WeakReference<TensorView>(view);
             return view;
+        }
+    }
+
+    /// <summary>A tensor, written if it is gone.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="content">Its type, shape and what writes its bytes; asked where it must be made.</param>
+    /// <exception cref="EngineException">Its size overflows, or writing it fails.</exception>
+    public unsafe TensorView Get(string name, Func<TensorSource> content)
+    {
+        lock (gate)
+        {
+            if (made.TryGetValue(name, out WeakReference<TensorView>? known) && known.TryGetTarget(out TensorView? view))
+            {
+                return view;
+            }
+            TensorSource source = content();
+            long bytes = source.ByteLength;
+            return Get(name, source.DType, source.Shape, buffer =>
+            {
+                using var stream = new UnmanagedMemoryStream((byte*)buffer.Address, bytes, bytes, FileAccess.Write);
+                source.WriteTo(stream);
+            });
         }
     }
 

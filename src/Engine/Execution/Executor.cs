@@ -111,6 +111,20 @@ public sealed class Executor : IDisposable
         set => layers.ExpertObserver = value;
     }
 
+    /// <summary>Shown what goes into linear maps in every step; null costs nothing.</summary>
+    public ILinearObserver? LinearObserver
+    {
+        get => layers.LinearObserver;
+        set => layers.LinearObserver = value;
+    }
+
+    /// <summary>Shown the residual stream before and after each layer of every step; null costs nothing.</summary>
+    public ILayerObserver? LayerObserver
+    {
+        get => layers.LayerObserver;
+        set => layers.LayerObserver = value;
+    }
+
     /// <summary>Rows stay inside between steps.</summary>
     public bool KeepsRows => loop is not null;
 

@@ -20,6 +20,7 @@ internal sealed class LayerStack
     private readonly int? expertsPerToken;
     private readonly Dictionary<RopePlan, DeviceWeights> ropes = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<NormPlan, DeviceWeights> norms = [];
+    private readonly LinearReports reports;
 
     /// <param name="arena">Holds what is loaded.</param>
     /// <param name="plan">What to compute.</param>
@@ -31,6 +32,7 @@ internal sealed class LayerStack
         this.plan = plan;
         this.expertsPerToken = expertsPerToken;
         backend = arena.Backend;
+        reports = new LinearReports(arena);
         layers = new Layer[plan.Layers.Steps.Length];
         for (int i = 0; i < layers.Length; i++)
         {
@@ -46,17 +48,35 @@ internal sealed class LayerStack
     /// <summary>Told what routers of experts choose, where there is one.</summary>
     public IExpertObserver? ExpertObserver { get; set; }
 
+    /// <summary>Shown what goes into linear maps.</summary>
+    public ILinearObserver? LinearObserver { get; set; }
+
+    /// <summary>Shown the residual stream before and after each step.</summary>
+    public ILayerObserver? LayerObserver { get; set; }
+
     /// <summary>Rows times steps that have run: what the layers have cost so far.</summary>
     public long RowsRun { get; private set; }
 
     /// <summary>Runs a step of the <see cref="LayerMap"/> on the residual stream of the selected rows.</summary>
     public void Run(int index, StepPlan step, RowSet rows)
     {
+        float[]? before = LayerObserver is null ? null : ReadResidual();
         if (layers[index].Attention is not null)
         {
             Attend(index, step, rows, Project(index, Residual));
         }
         FeedForward(index, rows);
+        if (before is not null)
+        {
+            LayerObserver?.Ran(index, before, ReadResidual());
+        }
+    }
+
+    private float[] ReadResidual()
+    {
+        float[] rows = new float[Residual.Rows * Residual.Width];
+        backend.ReadRows(Residual, rows);
+        return rows;
     }
 
     /// <summary>The feed-forward half of a step, where it has one.</summary>
@@ -69,9 +89,9 @@ internal sealed class LayerStack
             Activations normed = Normalize(layer.FeedForwardNorm!, Residual);
             Activations inner = arena.Scratch('i', shape.In.Outputs, normed.Rows);
             Activations activated = arena.Scratch('f', shape.Width, normed.Rows);
-            backend.Multiply(feedForward.In, normed, inner);
+            Multiply(shape.In, feedForward.In, normed, inner);
             backend.Activate(shape.Activation, inner, activated, shape.Clamp);
-            backend.Multiply(feedForward.Down, activated, Residual, accumulate: true);
+            Multiply(shape.Down, feedForward.Down, activated, Residual, accumulate: true);
         }
         else if (layer.Experts is { } mixture)
         {
@@ -88,7 +108,20 @@ internal sealed class LayerStack
         {
             Report(observer, index, mixture.Selection);
         }
+        if (LinearObserver is { } watching)
+        {
+            reports.Report(watching, mixture.Plan, normed, mixture.Selection);
+        }
         backend.ApplyExperts(mixture.Slots, normed, mixture.Selection, Residual);
+    }
+
+    private void Multiply(LinearPlan linear, DeviceWeights weights, Activations input, Activations output, bool accumulate = false)
+    {
+        if (LinearObserver is { } observer)
+        {
+            reports.Report(observer, linear, input);
+        }
+        backend.Multiply(weights, input, output, accumulate);
     }
 
     private void Report(IExpertObserver observer, int index, ExpertSelection selection)
@@ -112,7 +145,7 @@ internal sealed class LayerStack
         }
         else
         {
-            backend.Multiply(weights.Qkv, normed, qkv);
+            Multiply(weights.Plan.Qkv, weights.Qkv, normed, qkv);
         }
         if (weights.QueryNorm is not null || weights.KeyNorm is not null || weights.Plan.ClipQkv is not null)
         {
@@ -129,7 +162,7 @@ internal sealed class LayerStack
         if (latent.QueryDown is not null)
         {
             source = arena.Scratch('d', latent.Plan.QueryDown!.Outputs, normed.Rows);
-            backend.Multiply(latent.QueryDown, normed, source);
+            Multiply(latent.Plan.QueryDown, latent.QueryDown, normed, source);
             if (latent.QueryDownNorm is not null)
             {
                 backend.Normalize(latent.QueryDownNorm, source, source);
@@ -137,8 +170,8 @@ internal sealed class LayerStack
         }
         Activations queries = arena.Scratch('h', latent.Plan.Query.Outputs, normed.Rows);
         Activations key = arena.Scratch('c', weights.Plan.Qkv.Outputs, normed.Rows);
-        backend.Multiply(latent.Query, source, queries);
-        backend.Multiply(weights.Qkv, normed, key);
+        Multiply(latent.Plan.Query, latent.Query, source, queries);
+        Multiply(weights.Plan.Qkv, weights.Qkv, normed, key);
         backend.MultiplyHeads(latent.KeyUp, queries, key, qkv);
     }
 
@@ -162,7 +195,7 @@ internal sealed class LayerStack
             backend.MultiplyHeads(latent.ValueUp, mixed, tail: null, values);
             mixed = values;
         }
-        backend.Multiply(weights.Output, mixed, Residual, accumulate: true);
+        Multiply(weights.Plan.Output, weights.Output, mixed, Residual, accumulate: true);
     }
 
     private Activations Normalize(DeviceWeights norm, Activations residual)

@@ -39,6 +39,10 @@ public static class ModelPlanReader
         return SharedWeights.Find(plan, checkpoint);
     }
 
+    /// <summary>As <see cref="Read"/>, each layer under its own names: copies are not looked for.</summary>
+    /// <exception cref="EngineException">As <see cref="Read"/>.</exception>
+    internal static ModelPlan ReadAsStored(Checkpoint checkpoint) => Find(checkpoint).Read(checkpoint);
+
     private static ModelFamily Find(Checkpoint checkpoint)
     {
         var config = new ConfigReader(checkpoint.Config, checkpoint.Path);

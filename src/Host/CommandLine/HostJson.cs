@@ -26,4 +26,5 @@ namespace Host.CommandLine;
 [JsonSerializable(typeof(SyntheticResult))]
 [JsonSerializable(typeof(PerplexityResult))]
 [JsonSerializable(typeof(ConvertResult))]
+[JsonSerializable(typeof(CompressResult))]
 internal sealed partial class HostJson : JsonSerializerContext;

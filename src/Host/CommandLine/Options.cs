@@ -178,27 +178,35 @@ internal static class Options
         return null;
     }
 
-    /// <summary>One of a few values, by the names given here whatever their case; the library's own parser would take numbers too.</summary>
-    private static Option<T> Choice<T>(string name, string description, (string Name, T Value)[] choices, params string[] aliases)
-        where T : struct, Enum
-    {
-        string[] names = [.. choices.Select(static choice => choice.Name)];
-        return new Option<T>(name, aliases)
+    /// <summary>As <see cref="Choice"/>, and may be absent.</summary>
+    public static Option<T?> OptionalChoice<T>(string name, string description, (string Name, T Value)[] choices)
+        where T : struct, Enum => new(name)
         {
             Description = description,
-            HelpName = string.Join('|', names),
-            CustomParser = result =>
-            {
-                string text = result.Tokens[0].Value;
-                int found = Array.FindIndex(names, known => known.Equals(text, StringComparison.OrdinalIgnoreCase));
-                if (found >= 0)
-                {
-                    return choices[found].Value;
-                }
-                result.AddError($"{name}: expected one of {string.Join(", ", names)}, found '{text}'");
-                return default;
-            },
+            HelpName = string.Join('|', choices.Select(static choice => choice.Name)),
+            CustomParser = result => ParseChoice(result, name, choices),
         };
+
+    /// <summary>One of a few values, by the names given here whatever their case; the library's own parser would take numbers too.</summary>
+    private static Option<T> Choice<T>(string name, string description, (string Name, T Value)[] choices, params string[] aliases)
+        where T : struct, Enum => new(name, aliases)
+        {
+            Description = description,
+            HelpName = string.Join('|', choices.Select(static choice => choice.Name)),
+            CustomParser = result => ParseChoice(result, name, choices) ?? default,
+        };
+
+    private static T? ParseChoice<T>(ArgumentResult result, string name, (string Name, T Value)[] choices)
+        where T : struct, Enum
+    {
+        string text = result.Tokens[0].Value;
+        int found = Array.FindIndex(choices, choice => choice.Name.Equals(text, StringComparison.OrdinalIgnoreCase));
+        if (found >= 0)
+        {
+            return choices[found].Value;
+        }
+        result.AddError($"{name}: expected one of {string.Join(", ", choices.Select(static choice => choice.Name))}, found '{text}'");
+        return null;
     }
 
     private static string? Name(ArgumentResult result) => (result.Parent as OptionResult)?.Option.Name;

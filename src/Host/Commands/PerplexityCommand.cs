@@ -10,14 +10,13 @@ namespace Host.Commands;
 /// <summary><c>perplexity</c>: how well the model predicts a text.</summary>
 internal sealed class PerplexityCommand
 {
-    private const int DefaultContext = 512, SmallestContext = 4;
-
     private readonly ModelOptionSet model;
     private readonly Option<bool> json = Options.Json();
     private readonly Option<string> text = new("--text", "-f") { Description = "A text file, UTF-8.", HelpName = "FILE", Required = true };
 
     private readonly Option<int?> context = Options.OptionalCount(
-        "--context", $"Tokens per chunk; without it {DefaultContext}, or the model's context where that is less.", SmallestContext, "-c");
+        "--context", $"Tokens per chunk; without it {Perplexity.ContextOf(int.MaxValue)}, or the model's context where that is less.",
+        Perplexity.SmallestContext, "-c");
 
     private readonly Option<int?> chunks = Options.OptionalCount("--chunks", "Chunks to score; without it all of the text.", 1);
 
@@ -42,11 +41,10 @@ internal sealed class PerplexityCommand
         string path = parse.GetValue(text)!;
         string content = Terminal.ReadFile(path);
         using LoadedModel loaded = model.Load(parse, cancellationToken);
-        int length = parse.GetValue(context) ?? Math.Min(DefaultContext, loaded.Model.ContextLength);
+        int length = parse.GetValue(context) ?? Perplexity.ContextOf(loaded.Model.ContextLength);
 
         Tokenizer tokenizer = loaded.Model.Tokenizer;
-        // A text is only text: its "<unk>" is five characters, as llama.cpp counts it, and no special token.
-        int[] ids = tokenizer.Encode(content, parseSpecial: false);
+        int[] ids = Perplexity.Encode(tokenizer, content);
         int whole = ids.Length / length;
         if (whole == 0)
         {
@@ -56,14 +54,9 @@ internal sealed class PerplexityCommand
 
         long start = Stopwatch.GetTimestamp();
         Perplexity perplexity = new();
-        for (int chunk = 0; chunk < wanted; chunk++)
+        foreach ((int chunk, int[] tokens) in Perplexity.Chunks(tokenizer, ids, length).Take(wanted).Index())
         {
             cancellationToken.ThrowIfCancellationRequested();
-            int[] tokens = ids[(chunk * length)..((chunk + 1) * length)];
-            if (tokenizer.AddsBeginOfSequence && tokenizer.BeginOfSequence is { } begin)
-            {
-                tokens[0] = begin;
-            }
             perplexity.Add(loaded.Model, tokens, loaded.Streams);
             if (!Console.IsErrorRedirected)
             {

@@ -1,5 +1,6 @@
 using System.Numerics.Tensors;
 using Engine;
+using Engine.Text;
 
 namespace Host.Measuring;
 
@@ -10,6 +11,11 @@ namespace Host.Measuring;
 /// </summary>
 internal sealed class Perplexity
 {
+    /// <summary>The fewest tokens of a chunk: one is scored.</summary>
+    public const int SmallestContext = 4;
+
+    private const int UsualContext = 512;
+
     private double sum, sumOfSquares;
 
     /// <summary>Tokens scored.</summary>
@@ -28,6 +34,29 @@ internal sealed class Perplexity
         {
             double variance = sumOfSquares / Count - NegativeLogLikelihood * NegativeLogLikelihood;
             return Count > 1 && variance > 0 ? Math.Sqrt(variance / (Count - 1)) * Value : 0;
+        }
+    }
+
+    /// <summary>Tokens per chunk where nobody says: 512, or a smaller context.</summary>
+    public static int ContextOf(int contextLength) => Math.Min(UsualContext, contextLength);
+
+    /// <summary>The ids of a text. A text is only text: its "&lt;unk&gt;" is five characters, as llama.cpp counts it, and no special token.</summary>
+    public static int[] Encode(Tokenizer tokenizer, string text) => tokenizer.Encode(text, parseSpecial: false);
+
+    /// <summary>Cuts ids into whole chunks, with the beginning-of-sequence token at the place of the first where the tokenizer adds one.</summary>
+    /// <param name="tokenizer">The tokenizer.</param>
+    /// <param name="ids">The text.</param>
+    /// <param name="length">Tokens per chunk.</param>
+    public static IEnumerable<int[]> Chunks(Tokenizer tokenizer, int[] ids, int length)
+    {
+        for (int start = 0; start + length <= ids.Length; start += length)
+        {
+            int[] tokens = ids[start..(start + length)];
+            if (tokenizer.AddsBeginOfSequence && tokenizer.BeginOfSequence is { } begin)
+            {
+                tokens[0] = begin;
+            }
+            yield return tokens;
         }
     }
 

@@ -51,9 +51,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
             instructions = value;
             for (int tokens = 1; tokens <= BlockKernel.MaxTokens; tokens++)
             {
-                BlockKernel kernel = DirectKernel(tokens);
-                direct[tokens] = KernelPointer.For(
-                    UnpacksScales(tokens) ? kernel with { Scales = TScales.Layout, UnitBlocks = TScales.BlocksPerUnit } : kernel, value);
+                direct[tokens] = KernelPointer.For(DirectKernel(tokens), value);
                 for (int panels = 1; panels <= TilePanels && (tokens <= BlockKernel.MaxPairTokens || !Assembled); panels++)
                 {
                     tiled[panels, tokens] = KernelPointer.For(TileKernel(panels, tokens), value);
@@ -71,10 +69,6 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     protected static int CodeBytes => BlockKernel.CodeBytes(TCodes.Bits, TCodes.Sparse);
 
     private static int ScaleVectors => (TScales.HasMinimum ? 2 : 1) * (TScales.HalfBlocks ? 2 : 1);
-
-    /// <summary>Kernels for so many tokens read scales as they are packed.</summary>
-    private bool UnpacksScales(int tokens) =>
-        Assembled && tokens <= BlockKernel.MaxTokensUnpackingScales && TScales.Layout != ScaleLayout.Unpacked && blocks % TScales.BlocksPerUnit == 0;
 
     /// <summary>Units of scales, the first thing in a panel; cleared.</summary>
     protected byte* ClearScales(int panel)
@@ -148,8 +142,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
     [MethodImpl(MethodImplOptions.AggressiveOptimization)] // Optimised for the first token, not only after many.
     private void MultiplyDirect(in MultiplyJob job, TokenTiles tiles, int thread, int panel)
     {
-        bool unpacksScales = UnpacksScales(job.Tokens);
-        int chunk = unpacksScales ? blocks : tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
+        int chunk = tiles.Count == 1 ? DirectChunk : DirectChunk / 2;
         float* scales = (float*)job.Team.ThreadScratch(thread, (nuint)(DirectChunk * ScaleVectors * Panel.GroupBytes));
         float* sums = stackalloc float[job.Tokens * Panel.Rows];
         new Span<float>(sums, job.Tokens * Panel.Rows).Clear();
@@ -159,14 +152,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
         for (int block = 0; block < blocks; block += chunk)
         {
             int count = Math.Min(chunk, blocks - block);
-            if (unpacksScales)
-            {
-                arguments.Scales = (float*)address;
-            }
-            else
-            {
-                UnpackScales(address, block, count, scales, 1, 0);
-            }
+            UnpackScales(address, block, count, scales, 1, 0);
             arguments.Weights = address + codesOffset + block * (long)CodeBytes;
             arguments.Count = count;
             for (int tile = 0; tile < tiles.Count; tile++)

@@ -181,10 +181,5 @@ public sealed partial class QuantizedCheckpoint : Checkpoint
     [GeneratedRegex(@"^(?<layer>.*layers\.\d+)\.\w+\.experts\.(\d+\.)?(?<linear>\w+?)(\.sparse)?(\.weight)?$", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture)]
     private static partial Regex ExpertLinear();
 
-    private unsafe TensorView Encode(TensorView tensor, DType dtype) => encoded.Get(tensor.Name, dtype, tensor.Shape, buffer =>
-    {
-        long bytes = dtype.RowBytes(tensor.Columns) * tensor.Rows;
-        using var stream = new UnmanagedMemoryStream((byte*)buffer.Address, bytes, bytes, FileAccess.Write);
-        TensorSource.Convert(tensor, dtype).WriteTo(stream);
-    });
+    private TensorView Encode(TensorView tensor, DType dtype) => encoded.Get(tensor.Name, () => TensorSource.Convert(tensor, dtype));
 }

@@ -53,7 +53,6 @@ internal unsafe struct GroupScales<TValue, TBlocks> : IGroupScales
 {
     public static int BlocksPerUnit => TBlocks.Count;
     public static int UnitBytes => Panel.Rows * TValue.Bytes;
-    public static ScaleLayout Layout => TValue.Layout;
     public static bool HasMinimum => false;
     public static bool HalfBlocks => false;
     public static int GroupInputs => TBlocks.Count * ActivationLayout.BlockInputs;
@@ -75,7 +74,6 @@ internal unsafe struct GroupScalesAndZeros<TValue, TBlocks> : IGroupScales
 {
     public static int BlocksPerUnit => TBlocks.Count;
     public static int UnitBytes => Panel.Rows * (TValue.Bytes + 1);
-    public static ScaleLayout Layout => TValue.Layout;
     public static bool HasMinimum => true;
     public static bool HalfBlocks => false;
     public static int GroupInputs => TBlocks.Count * ActivationLayout.BlockInputs;

@@ -34,15 +34,6 @@ internal unsafe struct GroupedScales<TFormat> : IFileScales
     public static bool HasMinimum => false;
     public static bool HalfBlocks => TFormat.Groups > BlocksPerUnit;
 
-    public static ScaleLayout Layout => (TFormat.Groups, BlocksPerUnit) switch
-    {
-        _ when TFormat.ScalesAreOdd || TFormat.Factor != 1 => ScaleLayout.Unpacked,
-        (8, 8) => ScaleLayout.SuperBlocks,
-        (16, 8) => ScaleLayout.SuperBlockHalves,
-        (1, 1) => ScaleLayout.Blocks,
-        _ => ScaleLayout.Unpacked,
-    };
-
     public static void Pack(byte* block, byte* unit, int row)
     {
         var source = new ReadOnlySpan<byte>(block, TFormat.DType.Info().BlockBytes);

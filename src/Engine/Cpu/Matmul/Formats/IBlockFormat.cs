@@ -1,5 +1,4 @@
 using Engine.Checkpoints;
-using Engine.Cpu.Matmul.Kernels;
 
 namespace Engine.Cpu.Matmul.Formats;
 
@@ -58,9 +57,6 @@ internal unsafe interface IScales
 
     /// <summary>A scale covers 16 inputs.</summary>
     static abstract bool HalfBlocks { get; }
-
-    /// <summary>How a unit lies, where assembled kernels can read it.</summary>
-    static virtual ScaleLayout Layout => ScaleLayout.Unpacked;
 
     /// <summary>
     /// Writes the scales of a unit as float32: per block [16] of scales, and <paramref name="second"/> floats further [16] of minima or of the

@@ -10,9 +10,6 @@ internal unsafe interface IScaleValue
     /// <summary>Bytes of a scale.</summary>
     static abstract int Bytes { get; }
 
-    /// <summary>How groups of them lie.</summary>
-    static abstract ScaleLayout Layout { get; }
-
     /// <summary>Stores a finite scale that is held exactly.</summary>
     static abstract void Store(float scale, byte* target);
 
@@ -24,7 +21,6 @@ internal unsafe interface IScaleValue
 internal unsafe struct BFloat16Scale : IScaleValue
 {
     public static int Bytes => 2;
-    public static ScaleLayout Layout => ScaleLayout.GroupsBFloat16;
 
     public static void Store(float scale, byte* target) => *(ushort*)target = (ushort)(BitConverter.SingleToUInt32Bits(scale) >> 16);
 
@@ -42,7 +38,6 @@ internal unsafe struct BFloat16Scale : IScaleValue
 internal unsafe struct Float16Scale : IScaleValue
 {
     public static int Bytes => 2;
-    public static ScaleLayout Layout => ScaleLayout.GroupsFloat16;
 
     public static void Store(float scale, byte* target) => *(Half*)target = (Half)scale;
 
@@ -54,7 +49,6 @@ internal unsafe struct Float16Scale : IScaleValue
 internal unsafe struct Float32Scale : IScaleValue
 {
     public static int Bytes => 4;
-    public static ScaleLayout Layout => ScaleLayout.GroupsFloat32;
 
     public static void Store(float scale, byte* target) => *(float*)target = scale;
 

@@ -10,7 +10,6 @@ internal unsafe struct BlockScales : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows * 2;
-    public static ScaleLayout Layout => ScaleLayout.Blocks;
     public static bool HasMinimum => false;
     public static bool HalfBlocks => false;
 
@@ -57,7 +56,6 @@ internal unsafe struct BlockScalesAndMinima : IFileScales
 {
     public static int BlocksPerUnit => 1;
     public static int UnitBytes => Panel.Rows * 4;
-    public static ScaleLayout Layout => ScaleLayout.BlocksAndMinima;
     public static bool HasMinimum => true;
     public static bool HalfBlocks => false;
 
@@ -86,7 +84,6 @@ internal unsafe struct SuperBlockScalesAndMinima : IFileScales
 
     public static int BlocksPerUnit => 8;
     public static int UnitBytes => Pairs + 4 * Panel.Rows;
-    public static ScaleLayout Layout => ScaleLayout.SuperBlocksAndMinima;
     public static bool HasMinimum => true;
     public static bool HalfBlocks => false;
 
@@ -166,7 +163,6 @@ internal unsafe struct SuperBlockHalfScales : IFileScales
 
     public static int BlocksPerUnit => 8;
     public static int UnitBytes => Signed + 16 * Panel.Rows;
-    public static ScaleLayout Layout => ScaleLayout.SuperBlockHalves;
     public static bool HasMinimum => false;
     public static bool HalfBlocks => true;
 

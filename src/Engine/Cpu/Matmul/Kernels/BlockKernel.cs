@@ -10,29 +10,6 @@ internal static class Panel
     public const int GroupBytes = Rows * ActivationLayout.GroupInputs;
 }
 
-/// <summary>How the scales of a panel lie. Assembled kernels for one or two tokens read them as they are packed, on the way.</summary>
-internal enum ScaleLayout
-{
-    /// <summary>float32, per block [16] scales and [16] minima or scales of second halves, if any.</summary>
-    Unpacked,
-    /// <summary>As <see cref="Formats.BlockScales"/> has them.</summary>
-    Blocks,
-    /// <summary>As <see cref="Formats.BlockScalesAndMinima"/> has them.</summary>
-    BlocksAndMinima,
-    /// <summary>As <see cref="Formats.SuperBlockScalesAndMinima"/> has them.</summary>
-    SuperBlocksAndMinima,
-    /// <summary>As <see cref="Formats.GroupedScales{TFormat}"/> has 8 to a unit, without a factor.</summary>
-    SuperBlocks,
-    /// <summary>As <see cref="Formats.SuperBlockHalfScales"/> has them.</summary>
-    SuperBlockHalves,
-    /// <summary>As <see cref="Formats.GroupScales{TValue, TBlocks}"/> and <see cref="Formats.GroupScalesAndZeros{TValue, TBlocks}"/> have them, in bfloat16.</summary>
-    GroupsBFloat16,
-    /// <summary>The same in float16.</summary>
-    GroupsFloat16,
-    /// <summary>The same in float32.</summary>
-    GroupsFloat32,
-}
-
 /// <summary>Which kernel for block formats. Whatever the variant, a row and token see the same operations in the same order:
 /// per block <c>acc = fma(float(Σ (code − offset) · x) · dx, scale, acc)</c>, then with a minimum <c>acc = fma(minimum, dx · Σ x, acc)</c>; with half blocks
 /// the first for each half and then the second for each.</summary>
@@ -44,12 +21,9 @@ internal enum ScaleLayout
 /// <param name="Panels">Panels side by side, 1 or 2.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
 /// <param name="Table">16 bytes that stored codes of up to 4 bits are looked up in, the first the lowest; 0 for none, as for a tile, whose codes already were.</param>
-/// <param name="Scales">How the scales lie that the kernel reads.</param>
-/// <param name="UnitBlocks">Blocks of a unit of these.</param>
 /// <param name="Sparse">Two codes of every four are stored, beside their places (<see cref="Formats.SparseGroups"/>).</param>
 internal readonly record struct BlockKernel(
-    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, UInt128 Table = default, bool Sparse = false,
-    ScaleLayout Scales = ScaleLayout.Unpacked, int UnitBlocks = 1)
+    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, UInt128 Table = default, bool Sparse = false)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 8;
@@ -60,9 +34,6 @@ internal readonly record struct BlockKernel(
     // Up to here codes are read where they lie: unpacking a tile waits for memory while nothing is multiplied, which 8 tokens pay with half their speed
     // and 64 do not notice.
     private const int MostDirectTokens = 48;
-
-    /// <summary>The most tokens whose kernel unpacks scales itself: beside more, unpacking them ahead costs little.</summary>
-    public const int MaxTokensUnpackingScales = 2;
 
     /// <summary>The tiles of so many tokens: those of few are for kernels that take one panel, of many for pairs of panels.</summary>
     public static TokenTiles Tiles(int tokens) => new(tokens, tokens <= MostDirectTokens ? MaxTokens : MaxPairTokens);

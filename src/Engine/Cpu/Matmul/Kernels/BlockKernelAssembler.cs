@@ -19,7 +19,6 @@ internal sealed partial class BlockKernelAssembler
     private readonly AssemblerRegisterZMM[] accumulators;  // [token × panel] float32
     private readonly int tokens;
     private readonly int panels;
-    private ScaleUnit? scaleUnit;
 
     private BlockKernelAssembler(BlockKernel kernel)
     {
@@ -69,21 +68,14 @@ internal sealed partial class BlockKernelAssembler
             code.vmovups(accumulators[i], __[Accumulators + i * 64]);
         }
 
-        scaleUnit = kernel.Scales == ScaleLayout.Unpacked ? null : new ScaleUnit(kernel, frame, Scales);
         Action block = kernel.Sparse ? Sparse() : kernel.Bits == 8 ? Bytes() : Fields();
         Label loop = code.CreateLabel();
         code.Label(ref loop);
-        int blocks = scaleUnit?.Blocks ?? 1;
-        scaleUnit?.Begin();
-        for (int i = 0; i < blocks; i++)
-        {
-            scaleUnit?.Load(i);
-            block();
-            code.add(Weights, kernel.BlockBytes * panels);
-            code.add(Activations, ActivationLayout.BytesPerToken * tokens);
-        }
-        code.add(Scales, scaleUnit?.Bytes ?? kernel.ScaleVectors * panels * 64);
-        code.sub(Count, blocks);
+        block();
+        code.add(Weights, kernel.BlockBytes * panels);
+        code.add(Scales, kernel.ScaleVectors * panels * 64);
+        code.add(Activations, ActivationLayout.BytesPerToken * tokens);
+        code.dec(Count);
         code.jnz(loop);
 
         for (int i = 0; i < accumulators.Length; i++)
@@ -285,11 +277,6 @@ internal sealed partial class BlockKernelAssembler
                 AssemblerRegisterZMM sum = sums[half, i];
                 code.vcvtdq2ps(sum, sum);
                 code.vmulps(sum, sum, __dword_bcst[Activations + Field(ActivationLayout.Scale, token)]);
-                if (scaleUnit is not null)
-                {
-                    code.vfmadd231ps(accumulators[i], sum, half == 0 ? scaleUnit.First : scaleUnit.Second);
-                    continue;
-                }
                 code.vfmadd231ps(accumulators[i], sum, __[Scales + (half * panels + panel) * 64]);
             }
         }
@@ -304,15 +291,11 @@ internal sealed partial class BlockKernelAssembler
         {
             for (int panel = 0; panel < panels; panel++)
             {
-                AssemblerRegisterZMM minimum = scaleUnit?.Second ?? scratch;
-                if (scaleUnit is null)
-                {
-                    code.vmovaps(scratch, __[Scales + (panels + panel) * 64]);
-                }
+                code.vmovaps(scratch, __[Scales + (panels + panel) * 64]);
                 for (int token = 0; token < tokens; token++)
                 {
                     code.vfmadd231ps(
-                        accumulators[token * panels + panel], minimum, __dword_bcst[Activations + Field(ActivationLayout.ScaledSum, token)]);
+                        accumulators[token * panels + panel], scratch, __dword_bcst[Activations + Field(ActivationLayout.ScaledSum, token)]);
                 }
             }
         }

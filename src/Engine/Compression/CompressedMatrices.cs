@@ -1,0 +1,99 @@
+using Engine.Checkpoints;
+using Engine.Checkpoints.Writing;
+using Engine.Transforms.Quantization;
+
+namespace Engine.Compression;
+
+/// <summary>The matrices of finished layers as tensors of the model, under Hugging Face's names.</summary>
+internal sealed class CompressedMatrices
+{
+    private readonly LayerStore store;
+    private readonly IntegerFormat? format;
+    private readonly Dictionary<MatrixPlace, (int Layer, TargetMatrix Matrix, DType Type)> places = [];
+    private readonly Dictionary<string, int> layerOf = [];
+
+    /// <param name="store">Where they are.</param>
+    /// <param name="targets">All matrices.</param>
+    /// <param name="format">The integers that they are stored as, or null.</param>
+    /// <param name="checkpoint">What they are made from.</param>
+    public CompressedMatrices(LayerStore store, CompressionTargets targets, IntegerFormat? format, Checkpoint checkpoint)
+    {
+        this.store = store;
+        this.format = format;
+        foreach ((int layer, TargetLayer parts) in targets.Layers.Index())
+        {
+            foreach (TargetMatrix matrix in parts.Inputs.SelectMany(static input => input.Matrices))
+            {
+                DType type = TypeOf(checkpoint[matrix.Place.Tensor].DType);
+                foreach (MatrixPlace place in (IEnumerable<MatrixPlace>)[matrix.Place, .. matrix.Copies])
+                {
+                    places[place] = (layer, matrix, type);
+                    layerOf[place.Tensor] = Math.Max(layer, layerOf.GetValueOrDefault(place.Tensor));
+                }
+            }
+        }
+    }
+
+    /// <summary>The tensors that are, or will be, compressed.</summary>
+    public IEnumerable<string> Tensors => layerOf.Keys;
+
+    /// <summary>How dense matrices, and scales of quantized ones, are stored: as the weights were where those were floats.</summary>
+    public static DType TypeOf(DType original) => original is DType.F16 or DType.BF16 ? original : DType.F32;
+
+    /// <summary>The tensor is, or will be, compressed.</summary>
+    public bool Covers(string tensor) => layerOf.ContainsKey(tensor);
+
+    /// <summary>All of the tensor is compressed, and belongs to the first so many layers.</summary>
+    public bool IsFinished(string tensor, int layers) => layerOf[tensor] < layers && store.Has(layerOf[tensor]);
+
+    /// <summary>A finished tensor that lies in the store as it is, or null.</summary>
+    public TensorView? TryGetStored(string tensor) => format is null && places.TryGetValue(new MatrixPlace(tensor, null), out var found)
+        ? store.Dense(found.Layer, found.Matrix.Place, Shape(found.Matrix), found.Type)
+        : null;
+
+    /// <summary>A finished tensor as floats.</summary>
+    /// <param name="tensor">Its name.</param>
+    /// <param name="original">What it was made from: of matrices that nothing uses, it is what remains.</param>
+    public TensorSource Content(string tensor, TensorView original)
+    {
+        if (format is not null)
+        {
+            return new TensorSource(tensor, DType.F32, original.Shape, stream =>
+            {
+                QuantizedMatrix matrix = Quantized(tensor);
+                float[] values = new float[matrix.Rows * matrix.Columns];
+                Parallel.For(0, matrix.Rows, row => matrix.DecodeRow(row, values.AsSpan(row * matrix.Columns, matrix.Columns)));
+                TensorSource.FromValues(tensor, original.Shape, values).WriteTo(stream);
+            });
+        }
+        DType type = TypeOf(original.DType);
+        return new TensorSource(tensor, type, original.Shape, stream =>
+        {
+            long slices = original.Shape.Length == 3 ? original.Shape[0] : 1, rows = original.Rows / slices;
+            for (int slice = 0; slice < slices; slice++)
+            {
+                TensorView part = places.TryGetValue(new MatrixPlace(tensor, original.Shape.Length == 3 ? slice : null), out var found)
+                    ? store.Dense(found.Layer, found.Matrix.Place, Shape(found.Matrix), found.Type)
+                    : original.SliceRows(slice * rows, rows);
+                TensorSource.Convert(part, type).WriteTo(stream);
+            }
+        });
+    }
+
+    /// <summary>The tensors that a finished, quantized tensor is written as.</summary>
+    public IReadOnlyList<TensorSource> Packed(string tensor, CompressionOptions options)
+    {
+        (_, TargetMatrix matrix, DType type) = places[new MatrixPlace(tensor, null)];
+        return CompressedTensors.Tensors(
+            tensor[..^CompressionJob.WeightSuffix.Length], (matrix.Rows, matrix.Columns), format!, type, options.Prune, () => Quantized(tensor));
+    }
+
+    private QuantizedMatrix Quantized(string tensor)
+    {
+        (int layer, TargetMatrix matrix, DType type) = places[new MatrixPlace(tensor, null)];
+        return store.Quantized(layer, matrix.Place, matrix.Rows, matrix.Columns, format!, type);
+    }
+
+    /// <summary>The shape that a matrix is stored in.</summary>
+    public static long[] Shape(TargetMatrix matrix) => matrix.Transposed ? [matrix.Columns, matrix.Rows] : [matrix.Rows, matrix.Columns];
+}
