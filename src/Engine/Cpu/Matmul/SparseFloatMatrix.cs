@@ -294,6 +294,12 @@ internal sealed unsafe class SparseFloatMatrix<TFormat> : PackedMatrix
             byte* block = PanelAddress(panel) + group / ActivationLayout.Groups * (long)BlockBytes;
             int shift = group % ActivationLayout.Groups * 4;
             uint* kept = (uint*)Kept(block, group % ActivationLayout.Groups);
+            if (TFormat.StepInputs == 2 && Avx512BW.IsSupported)
+            {
+                PairSteps.Expand((uint*)block, shift, kept, steps, stride);
+                steps += 2 * stride;
+                continue;
+            }
             for (int i = 0; i < SparseGroups.Inputs; i += TFormat.StepInputs, steps += stride)
             {
                 ExpandStep((uint*)block, shift, kept, i, steps);
@@ -332,4 +338,36 @@ internal sealed unsafe class SparseFloatMatrix<TFormat> : PackedMatrix
         return (elements & Vector256.Create(0xFFFFu) & Vector256.Equals(nibbles & two, wanted),
             elements >>> 16 & Vector256.Equals(nibbles >>> 2 & two, wanted));
     }
+}
+
+/// <summary>Steps of two inputs, the first of them in the upper half of 32 bits, out of the kept elements of a group.</summary>
+internal static unsafe class PairSteps
+{
+    private const byte None = 0x80;
+
+    // By nibble of places: for each byte of a row's 32 bits which byte of its two kept elements it is.
+    private static readonly uint[] first = [.. Enumerable.Range(0, 16).Select(static nibble => Shuffle(nibble, 0))];
+    private static readonly uint[] second = [.. Enumerable.Range(0, 16).Select(static nibble => Shuffle(nibble, 2))];
+
+    /// <summary>Writes both steps of a group of 16 rows, <paramref name="stride"/> bytes apart.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Expand(uint* places, int shift, uint* kept, byte* steps, int stride)
+    {
+        Vector512<uint> nibbles = Vector512.Load(places) >>> shift;
+        Vector512<byte> elements = Vector512.Load(kept).AsByte();
+        Vector256<uint> rows = Vector256.Create(0u, 0x04040404, 0x08080808, 0x0C0C0C0C, 0u, 0x04040404, 0x08080808, 0x0C0C0C0C);
+        Vector512<uint> inLane = Vector512.Create(rows, rows);
+        Avx512BW.Shuffle(elements, (Avx512F.PermuteVar16x32(Vector512.Create<uint>(first), nibbles) | inLane).AsByte()).Store(steps);
+        Avx512BW.Shuffle(elements, (Avx512F.PermuteVar16x32(Vector512.Create<uint>(second), nibbles) | inLane).AsByte()).Store(steps + stride);
+    }
+
+    private static uint Shuffle(int nibble, int place)
+    {
+        uint low = Bytes(nibble, place + 1), high = Bytes(nibble, place);
+        return low | high << 16;
+    }
+
+    /// <summary>The bytes of the element at a place: those of the first kept, of the second, or none.</summary>
+    private static uint Bytes(int nibble, int place) =>
+        (nibble & 3) == place ? 0x0100u : nibble >> 2 == place ? 0x0302u : None | None << 8;
 }

@@ -161,13 +161,18 @@ internal unsafe struct SmallFloatScales : IGroupScales
 /// <summary>Rows of scales.</summary>
 internal static unsafe class GroupRows
 {
-    /// <summary>Copies the scales of a group's first block to its others.</summary>
+    /// <summary>
+    /// Copies the scales of a group's first block to its others. They were written just now as vectors of 256 bits, and are read as such: a wider load would wait
+    /// until both are in the cache.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Repeat(float* scales, int blocks, int stride)
     {
+        Vector256<float> first = Vector256.Load(scales), second = Vector256.Load(scales + Vector256<float>.Count);
         for (int block = 1; block < blocks; block++)
         {
-            Unsafe.CopyBlockUnaligned(scales + block * stride, scales, Panel.Rows * sizeof(float));
+            first.Store(scales + block * stride);
+            second.Store(scales + block * stride + Vector256<float>.Count);
         }
     }
 }
