@@ -138,7 +138,7 @@ public sealed class LanguageModel : IDisposable
         {
             options.Validate();
             QuantizationRecipe? recipe = options.Quantize is null ? null : QuantizationRecipe.Named(options.Quantize);
-            Checkpoint compacted = CompactedCheckpoint.Apply(checkpoint, recipe);
+            Checkpoint compacted = options.KeepsIdleNeurons ? checkpoint : CompactedCheckpoint.Apply(checkpoint, recipe);
             ModelPlan plan = LongContext.Apply(ModelPlanReader.Read(compacted), options.ContextLength);
             plan = options.Layers is null ? plan : LayerOrder.Apply(plan, options.Layers);
             int contextLength = ContextLengthOf(plan, options, checkpoint);

@@ -72,6 +72,9 @@ public sealed record LanguageModelOptions
     /// <summary>Told after each block while weights are packed, on the thread that loads.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 
+    /// <summary>Neurons that contribute nothing are not left out: whoever observes the linear maps wants those of the file.</summary>
+    internal bool KeepsIdleNeurons { get; init; }
+
     /// <summary>Checks ranges.</summary>
     /// <exception cref="EngineException">An option is out of range.</exception>
     public void Validate()

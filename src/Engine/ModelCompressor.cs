@@ -124,6 +124,7 @@ public sealed class ModelCompressor : IDisposable
         Threads = threads,
         KvFormat = KvFormat.F32,
         MaxRowsPerStep = RowsPerStep,
+        KeepsIdleNeurons = true,
         KvTokens = calibration.Max(static sequence => sequence.Length),
     };
 

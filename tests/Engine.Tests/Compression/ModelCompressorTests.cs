@@ -59,18 +59,29 @@ public sealed class ModelCompressorTests : IDisposable
     [Fact]
     public void Calibrated_models_keep_more_of_the_logits()
     {
-        TinyModel model = Make("llama tied");
-        string source = ModelFolder.Write(folder, model);
-        int[][] text = ModelFolder.Text(model, 24);
-        double Loss(CompressionOptions options)
+        // Of a single random model the better method may lose by chance: the losses of several are added.
+        const int Models = 5;
+        double magnitude = 0, sparseGpt = 0, nearest = 0, gptq = 0;
+        CompressionOptions integers = new() { Quantize = IntegerFormat.Parse("int4:channel"), Method = RoundingMethod.Gptq };
+        for (int i = 0; i < Models; i++)
+        {
+            TinyModel model = Make("llama tied");
+            string source = ModelFolder.Write(folder, model);
+            int[][] text = ModelFolder.Text(model, 24);
+            sparseGpt += Loss(source, text, SparseGpt);
+            magnitude += Loss(source, text, SparseGpt with { Criterion = PruningCriterion.Magnitude });
+            gptq += Loss(source, text, integers);
+            nearest += Loss(source, text, integers with { Method = RoundingMethod.Rtn });
+        }
+        Assert.True(sparseGpt < magnitude, $"{sparseGpt} with SparseGPT, {magnitude} by magnitude");
+        Assert.True(gptq < nearest, $"{gptq} with GPTQ, {nearest} to the nearest");
+
+        double Loss(string source, int[][] text, CompressionOptions options)
         {
             using ModelCompressor compressor = ModelCompressor.Open(source, folder.File(Guid.NewGuid().ToString()), options, text, threads: 1);
             compressor.Run();
             return Distance(CheckpointFile.Open(source), compressor.OpenCompressed(), text[0]);
         }
-        Assert.True(Loss(SparseGpt) < Loss(SparseGpt with { Criterion = PruningCriterion.Magnitude }));
-        CompressionOptions integers = new() { Quantize = IntegerFormat.Parse("int4:channel"), Method = RoundingMethod.Gptq };
-        Assert.True(Loss(integers) < Loss(integers with { Method = RoundingMethod.Rtn }));
     }
 
     [Theory]

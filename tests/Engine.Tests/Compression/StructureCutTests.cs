@@ -12,6 +12,9 @@ namespace Engine.Tests.Compression;
 /// <summary>What is left out of models, and that what is left computes what it should.</summary>
 public sealed class StructureCutTests : IDisposable
 {
+    // Sums are made in another order, and what float32 rounds grows with each layer; a neuron or expert too few changes logits by their own size.
+    private const double Tolerance = 1e-3;
+
     private readonly TemporaryFolder folder = new();
 
     public void Dispose() => folder.Dispose();
@@ -123,7 +126,7 @@ public sealed class StructureCutTests : IDisposable
         int[] tokens = model.Tokens(20);
         foreach ((float[] expected, float[] found) in Logits(source, tokens).Zip(Logits(target, tokens)))
         {
-            Cpu.TestRows.Close(expected, found, 1e-4, name);
+            Cpu.TestRows.Close(expected, found, Tolerance, name);
         }
     }
 
@@ -156,7 +159,7 @@ public sealed class StructureCutTests : IDisposable
         int[] tokens = model.Tokens(20);
         foreach ((float[] expected, float[] found) in Logits(source, tokens).Zip(Logits(target, tokens)))
         {
-            Cpu.TestRows.Close(expected, found, 1e-4, "merged");
+            Cpu.TestRows.Close(expected, found, Tolerance, "merged");
         }
     }
 

@@ -11,6 +11,10 @@ namespace Engine.Tests.Checkpoints.Coded;
 /// <summary>Whole models in folders that independent packers wrote, against the same models with the weights that were packed.</summary>
 public sealed class CodedModelTests
 {
+    // Random codes make weights far larger than those of trained models: what float32 between two operations rounds away grows with each layer. A weight that is
+    // not the one that was packed changes logits by their own size.
+    private const double Tolerance = 1e-3;
+
     public static TheoryData<string> Formats => PackedFormat.Names;
 
     [Theory]
@@ -25,7 +29,7 @@ public sealed class CodedModelTests
         int[] tokens = model.Tokens(14);
         using var harness = new ModelHarness(CheckpointFile.Open(folder.Path), new ReferenceBackend(), pageTokens: 4);
         FamiliesAgainstOracleTests.AssertClose(
-            FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 5), FamiliesAgainstOracleTests.ReferenceTolerance, $"{format}, {model}");
+            FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 5), Tolerance, $"{format}, {model}");
     }
 
     [Theory]
@@ -41,10 +45,11 @@ public sealed class CodedModelTests
         double[][] expected = FamiliesAgainstOracleTests.OracleLogits(model, tokens);
         using var harness = new ModelHarness(CheckpointFile.Open(folder.Path), new CpuBackend(new CpuOptions { Threads = 2 }), pageTokens: 4);
         float[][] found = harness.Run(tokens, chunk: 5);
-        // Small random models amplify the rounding to 8 bits; weights of another row or column would leave logits that have nothing in common.
-        double size = Math.Sqrt(expected.Average(static logits => logits.Average(static value => value * value)));
-        double error = Math.Sqrt(expected.Zip(found, static (a, b) => a.Zip(b, static (x, y) => Math.Pow(x - y, 2)).Average()).Average());
-        Assert.True(error <= 0.4 * size, $"{format}, {model}: {error} of {size}");
+        // Small random models amplify the rounding to 8 bits, those with weights of one bit most; weights of another row or column would leave logits that have
+        // nothing in common, at an angle whose cosine is 0.
+        double product = expected.Zip(found, static (a, b) => a.Zip(b, static (x, y) => x * y).Sum()).Sum();
+        double sizes = Math.Sqrt(expected.Sum(static a => a.Sum(static x => x * x)) * found.Sum(static a => a.Sum(static x => (double)x * x)));
+        Assert.True(product >= 0.7 * sizes, $"{format}, {model}: a cosine of {product / sizes}");
     }
 
     [Theory]
@@ -63,7 +68,7 @@ public sealed class CodedModelTests
         int[] tokens = model.Tokens(9);
         using var harness = new ModelHarness(CheckpointFile.Open(folder.File("model.gguf")), new ReferenceBackend(), pageTokens: 4);
         FamiliesAgainstOracleTests.AssertClose(
-            FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 9), FamiliesAgainstOracleTests.ReferenceTolerance, $"{format}, {model}");
+            FamiliesAgainstOracleTests.OracleLogits(model, tokens), harness.Run(tokens, chunk: 9), Tolerance, $"{format}, {model}");
     }
 
     /// <summary>A model of that hidden size, some of whose projections the format can store.</summary>

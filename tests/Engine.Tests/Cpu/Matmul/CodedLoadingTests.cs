@@ -82,10 +82,13 @@ public sealed class CodedLoadingTests
             using var actual = new ModelHarness(new TestCodedCheckpoint(matrices, model.ToCheckpoint()), new CpuBackend(new CpuOptions { Threads = 2 }));
             float[][] from = expected.Run(tokens, 12), to = actual.Run(tokens, 5);
             bool exact = matrices.All(static matrix => matrix.Numbers is CodeNumbers.E4M3 or CodeNumbers.Table);
-            // Small random models amplify the rounding of activations to 8 bits; weights of another row or column would leave logits that have nothing in common.
+            // Small random models amplify the rounding of activations to 8 bits; weights of another row or column would leave logits that have nothing in common,
+            // at an angle whose cosine is 0.
             double size = Math.Sqrt(from.Average(static logits => logits.Average(static value => (double)value * value)));
             double error = Math.Sqrt(from.Zip(to, static (a, b) => a.Zip(b, static (x, y) => Math.Pow(x - y, 2)).Average()).Average());
-            Assert.True(error <= (exact ? 1e-4 : 0.4) * size, $"{name}, {kind}: {error} of {size}");
+            double product = from.Zip(to, static (a, b) => a.Zip(b, static (x, y) => (double)x * y).Average()).Average();
+            double other = Math.Sqrt(to.Average(static logits => logits.Average(static value => (double)value * value)));
+            Assert.True(exact ? error <= 1e-4 * size : product >= 0.7 * size * other, $"{name}, {kind}: {error} of {size}, {product} of {size * other}");
         }
     }
 
