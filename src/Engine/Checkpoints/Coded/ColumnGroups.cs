@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Collections.Immutable;
 
 namespace Engine.Checkpoints.Coded;
@@ -41,12 +42,12 @@ internal sealed record ColumnGroups(ImmutableArray<int> Order, int GroupColumns,
     /// <summary>Brings codes that are read by column to their places.</summary>
     public CodeReader Arrange(int columns, CodeReader byColumn) => Order.IsEmpty ? byColumn : (row, codes) =>
     {
-        byte[] read = System.Buffers.ArrayPool<byte>.Shared.Rent(columns);
+        byte[] read = ArrayPool<byte>.Shared.Rent(columns);
         byColumn(row, read.AsSpan(0, columns));
         for (int place = 0; place < codes.Length; place++)
         {
             codes[place] = read[Order[place]];
         }
-        System.Buffers.ArrayPool<byte>.Shared.Return(read);
+        ArrayPool<byte>.Shared.Return(read);
     };
 }

@@ -10,8 +10,8 @@ namespace Engine.Cpu.Matmul;
 
 /// <summary>
 /// A matrix of 16-bit floats of which every row keeps two of four neighbours: 9 bits for a weight instead of 16. A panel is blocks of 32 inputs: the places
-/// (<see cref="SparseGroups"/>), then per group and row the two kept elements, the first one low. Products have the bits of the dense matrix, for leaving out
-/// <c>fma(0, x, sum)</c> changes none.
+/// (<see cref="SparseGroups"/>), then per group and row the two kept elements, the first one low. Products of finite inputs have the bits of the dense
+/// matrix, for leaving out <c>fma(0, x, sum)</c> changes none.
 /// </summary>
 internal sealed unsafe class SparseFloatMatrix<TFormat> : PackedMatrix
     where TFormat : IFloatFormat

@@ -75,6 +75,43 @@ public sealed class CodedModelTests
     private static string ModelFor(PackedFormat format) =>
         format.Fits(32, 32) ? "llama grouped queries, llama3 rope, untied" : "llama with heads of 128";
 
+    /// <summary>Experts and latent attention, whose linears are rows and heads of the tensors. FP8 meets float32 on the CPU too.</summary>
+    [Theory]
+    [InlineData("deepseek_v3", "fp8 blocks")]
+    [InlineData("deepseek_v2", "fp8 scalars")]
+    [InlineData("deepseek_v3", "pack-quantized 4 bit")]
+    [InlineData("qwen3_moe", "fp8 blocks")]
+    [InlineData("mixtral", "float-quantized")]
+    public void Mixtures_in_quantized_folders_give_the_logits_of_their_weights(string model, string name)
+    {
+        Random random = Seed.Fresh();
+        PackedFormat format = FormatFor(name, random);
+        TemporaryFolder? folder = null;
+        int packed = 0;
+        try
+        {
+            (TinyModel drawn, int[] tokens, double[][] expected) = MoeModels.Draw(model, 13, made =>
+            {
+                folder?.Dispose();
+                folder = new TemporaryFolder();
+                packed = Write(folder, made, format, random);
+            });
+            Assert.True(packed > 6, $"{format} hardly fits the model");
+            using var reference = new ModelHarness(CheckpointFile.Open(folder!.Path), new ReferenceBackend(), pageTokens: 4);
+            FamiliesAgainstOracleTests.AssertClose(expected, reference.Run(tokens, chunk: 5), Tolerance, $"{format}, {drawn}");
+            using var cpu = new ModelHarness(CheckpointFile.Open(folder.Path), new CpuBackend(new CpuOptions { Threads = 2 }), pageTokens: 4);
+            float[][] found = cpu.Run(tokens, chunk: 5);
+            if (!name.Contains("bit", StringComparison.Ordinal))
+            {
+                FamiliesAgainstOracleTests.AssertClose(expected, found, Tolerance, $"{format}, {drawn}");
+            }
+        }
+        finally
+        {
+            folder?.Dispose();
+        }
+    }
+
     /// <summary>Settings with which the model's hidden size can be stored.</summary>
     private static PackedFormat FormatFor(string name, Random random)
     {
@@ -88,6 +125,10 @@ public sealed class CodedModelTests
         }
     }
 
+    private static bool IsProjection(string name) =>
+        name.EndsWith(".weight", StringComparison.Ordinal)
+        && (name.Contains("_proj", StringComparison.Ordinal) || name.Contains(".experts.", StringComparison.Ordinal));
+
     /// <summary>
     /// Packs every projection that the format can store, and gives the model the weights that were packed instead of its own; returns how many.
     /// </summary>
@@ -100,7 +141,7 @@ public sealed class CodedModelTests
         foreach ((string name, (long[] shape, float[] values)) in model.Tensors.ToArray())
         {
             const string Weight = ".weight";
-            if (shape is [var rows, var columns] && name.Contains("_proj", StringComparison.Ordinal) && format.Fits((int)rows, (int)columns))
+            if (shape is [var rows, var columns] && IsProjection(name) && format.Fits((int)rows, (int)columns))
             {
                 PackedModule module = format.Pack(random, (int)rows, (int)columns, 1 / MathF.Sqrt(columns));
                 tensors.AddRange(CodedPackingTests.Named(module, name[..^Weight.Length]));
