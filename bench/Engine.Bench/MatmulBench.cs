@@ -86,7 +86,7 @@ internal static unsafe class MatmulBench
         {
             this.team = team;
             using var checkpoint = new MemoryCheckpoint();
-            checkpoint.Add("w", format, [outputs, inputs], RandomBlocks(format, (long)inputs * outputs));
+            checkpoint.Add("w", format, [outputs, inputs], RandomMatrix.Blocks(format, (long)inputs * outputs));
             FileBytes = checkpoint["w"].ByteLength;
             Products = (double)inputs * outputs;
             linear = PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team, precision);
@@ -129,34 +129,6 @@ internal static unsafe class MatmulBench
             linear.Dispose();
             NativeMemory.AlignedFree(input);
             NativeMemory.AlignedFree(output);
-        }
-
-        /// <summary>Random codes under finite scales: speed does not depend on what they are.</summary>
-        private static byte[] RandomBlocks(DType format, long elements)
-        {
-            DTypeInfo info = format.Info();
-            var bytes = new byte[elements / info.BlockElements * info.BlockBytes];
-            Random.Shared.NextBytes(bytes);
-            int[] scales = format switch
-            {
-                DType.F32 or DType.F16 or DType.BF16 => [info.BlockBytes - 2],
-                DType.Q6_K => [208],
-                DType.Q2_K => [80, 82],
-                DType.Q3_K => [108],
-                DType.TQ2_0 => [64],
-                DType.Q4_1 or DType.Q5_1 or DType.Q4_K or DType.Q5_K => [0, 2],
-                _ => [0],
-            };
-            ushort scale = format is DType.F32 or DType.BF16 ? (ushort)0x3C00 : (ushort)0x1C00;
-            for (long block = 0; block < bytes.Length; block += info.BlockBytes)
-            {
-                foreach (int offset in scales)
-                {
-                    bytes[block + offset] = (byte)scale;
-                    bytes[block + offset + 1] = (byte)(scale >> 8);
-                }
-            }
-            return bytes;
         }
     }
 }

@@ -7,6 +7,9 @@ switch (args.FirstOrDefault())
     case "matmul":
         MatmulBench.Run(args[1..]);
         return 0;
+    case "formats":
+        FormatBench.Run(args[1..]);
+        return 0;
     case "sparse":
         SparseBench.Run(args[1..]);
         return 0;
@@ -22,8 +25,9 @@ switch (args.FirstOrDefault())
         Console.Error.WriteLine("""
             matmul [formats] [threads] [instruction set] [BFloat16] [batches]
                                                            rates of matrix products per format, beside the read bandwidth
+            formats [formats] [threads]                    what one token reads of each format a second, beside the read bandwidth
             peers --host … --peer … --model …              this engine and llama.cpp or ik_llama.cpp, same files, in turn
-            sparse [threads]                               two zeros in every four weights beside none, in turn
+            sparse [threads] [formats] [BFloat16]          weights with zeros, 2:4 or anywhere, beside none, in turn
             open FILE …                                    how long opening a checkpoint takes
             micro [--filter *]                             samplers, with BenchmarkDotNet
             """);

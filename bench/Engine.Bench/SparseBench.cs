@@ -1,42 +1,62 @@
 using System.Diagnostics;
-using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
 using System.Runtime.InteropServices;
-using System.Text.Json.Nodes;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Coded;
 using Engine.Cpu;
 using Engine.Cpu.Matmul;
+using Engine.Execution;
 using Engine.Plans;
 
 namespace Engine.Bench;
 
 /// <summary>
-/// Matrices of which two of every four weights are zero beside the dense one of the same shape, too large for caches: in turn, medians, and the bytes that each has.
+/// Matrices of which two of every four weights, or any part of them, are zero beside the dense one of the same shape, too large for caches: in turn, the medians of
+/// their ratios, and the bytes that each has.
 /// </summary>
 internal static unsafe class SparseBench
 {
     private const int Inputs = 8192, Outputs = 32768, MostTokens = 256;
 
+    /// <summary>Two zeros in every four weights.</summary>
+    private const double TwoOfFour = double.NaN;
+
+    private static readonly double[] zeroParts = [0.5, 0.6, 0.7, 0.8, 0.9];
+
     /// <summary>Runs the benchmark.</summary>
-    /// <param name="arguments">The number of threads; 2 without.</param>
+    /// <param name="arguments">The number of threads; 2 without. Then the types to be measured, all without; BFloat16 rounds activations to it.</param>
     public static void Run(string[] arguments)
     {
+        ActivationPrecision precision = arguments.Contains("BFloat16") ? ActivationPrecision.BFloat16 : ActivationPrecision.Float32;
+        HashSet<string> only = [.. arguments.Skip(1).Where(static name => name != "BFloat16")];
         using var team = new ThreadTeam(arguments is [var count, ..] ? int.Parse(count) : 2);
-        Console.WriteLine($"{Outputs} × {Inputs}, {team.Threads} threads; medians of runs in turn, dense / 2:4");
-        Console.WriteLine("dense   | 2:4                      | bytes | tokens: 1 | 2     | 4     | 8     | 64    | 256");
-        Compare(team, DType.Q8_0, [("Q8_0", Blocks(DType.Q8_0, true)), ("int8, scale per output", Coded(8, Inputs))]);
-        Compare(team, DType.Q4_0, [("Q4_0", Blocks(DType.Q4_0, true)), ("int4, scale per 128", Coded(4, 128))]);
-        Compare(team, DType.BF16, [("BF16", Blocks(DType.BF16, true))]);
+        Console.WriteLine($"{Outputs} × {Inputs}, {team.Threads} threads; runs in turn, medians of dense / sparse");
+        Console.WriteLine("dense   | zeros                              | bytes | tokens: 1 | 2     | 4     | 8     | 17    | 64    | 256");
+        Compare(DType.Q8_0, [.. Kinds("Q8_0", static zeros => Blocks(DType.Q8_0, zeros)), .. Kinds("int8, scale per output", static zeros => Coded(8, Inputs, zeros))]);
+        Compare(DType.Q4_0, [.. Kinds("Q4_0", static zeros => Blocks(DType.Q4_0, zeros)), .. Kinds("int4, scale per 128", static zeros => Coded(4, 128, zeros))]);
+        Compare(DType.BF16, Kinds("BF16", static zeros => Blocks(DType.BF16, zeros)));
+        Compare(DType.F16, Kinds("F16", static zeros => Blocks(DType.F16, zeros)));
+
+        void Compare(DType dense, (string Name, Func<MemoryCheckpoint, TensorView> Add)[] others)
+        {
+            if (only.Count == 0 || only.Contains($"{dense}"))
+            {
+                SparseBench.Compare(team, dense, others, precision);
+            }
+        }
     }
 
-    private static void Compare(ThreadTeam team, DType dense, (string Name, Func<MemoryCheckpoint, TensorView> Add)[] others)
+    private static (string Name, Func<MemoryCheckpoint, TensorView> Add)[] Kinds(string name, Func<double, Func<MemoryCheckpoint, TensorView>> make) =>
+        [($"{name}, 2:4", make(TwoOfFour)), .. zeroParts.Select(zeros => (string.Create(CultureInfo.InvariantCulture, $"{name}, {100 * zeros:F0} %"), make(zeros)))];
+
+    private static void Compare(ThreadTeam team, DType dense, (string Name, Func<MemoryCheckpoint, TensorView> Add)[] others, ActivationPrecision precision)
     {
-        using PackedLinear one = Load(Blocks(dense, false), team);
+        using PackedLinear one = Load(Blocks(dense, 0), team, precision);
         foreach ((string name, Func<MemoryCheckpoint, TensorView> add) in others)
         {
-            using PackedLinear other = Load(add, team);
-            Console.Write($"{dense,-7} | {name,-24} | {(double)one.Bytes / other.Bytes,5:F2} |");
-            foreach (int tokens in new[] { 1, 2, 4, 8, 64, MostTokens })
+            using PackedLinear other = Load(add, team, precision);
+            Console.Write($"{dense,-7} | {name,-34} | {(double)one.Bytes / other.Bytes,5:F2} |");
+            foreach (int tokens in new[] { 1, 2, 4, 8, 17, 64, MostTokens })
             {
                 Console.Write($" {Ratio(team, one, other, tokens),5:F2} |");
             }
@@ -52,40 +72,45 @@ internal static unsafe class SparseBench
         {
             input[i] = Random.Shared.NextSingle() - 0.5f;
         }
-        List<double>[] seconds = [[], []];
-        for (int round = 0; round < (tokens > 8 ? 5 : 21); round++)
+        var ratios = new List<double>();
+        for (int round = 0; round < (tokens > 64 ? 5 : tokens > 8 ? 11 : 31); round++)
         {
-            for (int i = 0; i < 2; i++)
-            {
-                long start = Stopwatch.GetTimestamp();
-                (i == 0 ? one : other).Multiply(team, input, tokens, output, accumulate: false);
-                seconds[i].Add(Stopwatch.GetElapsedTime(start).TotalSeconds);
-            }
+            double dense = Seconds(one);
+            ratios.Add(dense / Seconds(other));
         }
         NativeMemory.AlignedFree(input);
         NativeMemory.AlignedFree(output);
-        return seconds[0].Order().ElementAt(seconds[0].Count / 2) / seconds[1].Order().ElementAt(seconds[1].Count / 2);
+        return ratios.Order().ElementAt(ratios.Count / 2);
+
+        double Seconds(PackedLinear linear)
+        {
+            long start = Stopwatch.GetTimestamp();
+            linear.Multiply(team, input, tokens, output, accumulate: false);
+            return Stopwatch.GetElapsedTime(start).TotalSeconds;
+        }
     }
 
-    private static PackedLinear Load(Func<MemoryCheckpoint, TensorView> add, ThreadTeam team)
+    private static PackedLinear Load(Func<MemoryCheckpoint, TensorView> add, ThreadTeam team, ActivationPrecision precision)
     {
         using var memory = new MemoryCheckpoint();
         using var checkpoint = new OneMatrix(add(memory));
-        return PackedLinear.Load(new LinearPlan(Inputs, [new LinearPart(Outputs, new WeightRef("w"))]), checkpoint, team);
+        return PackedLinear.Load(new LinearPlan(Inputs, [new LinearPart(Outputs, new WeightRef("w"))]), checkpoint, team, precision);
     }
 
-    /// <summary>Random codes, or of every four two zeros.</summary>
-    private static Func<MemoryCheckpoint, TensorView> Blocks(DType format, bool sparse) => checkpoint =>
+    /// <summary>Random codes, a part of which are zeros.</summary>
+    private static Func<MemoryCheckpoint, TensorView> Blocks(DType format, double zeros) => checkpoint =>
     {
         DTypeInfo info = format.Info();
+        bool sparse = double.IsNaN(zeros);
         var bytes = new byte[(long)Inputs * Outputs / info.BlockElements * info.BlockBytes];
-        new Random(1).NextBytes(bytes);
+        var random = new Random(1);
+        random.NextBytes(bytes);
         for (long block = 0; block < bytes.Length; block += info.BlockBytes)
         {
             Span<byte> span = bytes.AsSpan((int)block, info.BlockBytes);
-            if (format == DType.BF16)
+            if (format is DType.BF16 or DType.F16)
             {
-                bool zero = sparse && block / info.BlockBytes % 2 == 1;
+                bool zero = sparse ? block / info.BlockBytes % 2 == 1 : random.NextSingle() < zeros;
                 (span[0], span[1]) = zero ? ((byte)0, (byte)0) : ((byte)(span[0] | 1), (byte)0x3C);
                 continue;
             }
@@ -95,12 +120,18 @@ internal static unsafe class SparseBench
                 // Odd elements are zero, of Q4_0 in both halves of the block.
                 span[i] = i % 2 == 1 ? (byte)(format == DType.Q4_0 ? 0x88 : 0) : span[i];
             }
+            for (int i = 2; i < span.Length && zeros > 0; i++)
+            {
+                span[i] = format != DType.Q4_0 ? Code(0, span[i]) : (byte)(Code(8, span[i] & 15) | Code(8, span[i] >> 4) << 4);
+            }
         }
         return checkpoint.Add("w", format, [Outputs, Inputs], bytes);
+
+        byte Code(int zero, int code) => (byte)(random.NextSingle() < zeros ? zero : code);
     };
 
-    /// <summary>Symmetric integers of which two of four are zero.</summary>
-    private static Func<MemoryCheckpoint, TensorView> Coded(int bits, int groupColumns) => checkpoint =>
+    /// <summary>Symmetric integers, a part of which are zeros.</summary>
+    private static Func<MemoryCheckpoint, TensorView> Coded(int bits, int groupColumns, double zeros) => checkpoint =>
     {
         TensorView scales = checkpoint.Add("scales", DType.BF16, [1], [0x80, 0x3C]);
         int zero = 1 << (bits - 1);
@@ -116,25 +147,15 @@ internal static unsafe class SparseBench
             Zero = zero,
             Codes = (row, codes) =>
             {
+                var random = new Random((int)row);
                 for (int i = 0; i < codes.Length; i++)
                 {
-                    codes[i] = (byte)(i % 2 == 1 ? zero : (i * 37 + row * 11) & ((1 << bits) - 1));
+                    bool isZero = double.IsNaN(zeros) ? i % 2 == 1 : random.NextSingle() < zeros;
+                    codes[i] = (byte)(isZero ? zero : (i * 37 + row * 11) & ((1 << bits) - 1));
                 }
             },
             Scales = static (_, values, _) => values.Fill(1f / 64),
             Parts = [scales],
         }, checkpoint);
     };
-
-    /// <summary>A checkpoint of one tensor.</summary>
-    private sealed class OneMatrix(TensorView matrix) : Checkpoint
-    {
-        public override string Path => "(memory)";
-
-        public override IReadOnlyCollection<string> TensorNames => [matrix.Name];
-
-        public override JsonObject Config => [];
-
-        public override bool TryGetTensor(string name, [NotNullWhen(true)] out TensorView? tensor) => (tensor = name == matrix.Name ? matrix : null) is not null;
-    }
 }

@@ -6,7 +6,7 @@ using Engine.Plans;
 namespace Engine;
 
 /// <summary>
-/// Makes smaller models of models: leaves layers, experts or neurons out, prunes and quantizes the linear maps of layers, calibrated with a text or not, and writes a Hugging Face folder or a GGUF.
+/// Makes smaller models of models: leaves layers, heads, experts or neurons out, prunes and quantizes the linear maps of layers, calibrated with a text or not, and writes a Hugging Face folder or a GGUF.
 /// Work that is interrupted goes on where it was when it is begun again with the same model, text and options.
 /// <code>
 /// using var compressor = ModelCompressor.Open("model", "model-24", new() { Prune = SparsityPattern.TwoOfFour });
@@ -111,10 +111,10 @@ public sealed class ModelCompressor : IDisposable
     {
         StructureCut.Require(checkpoint, ModelPlanReader.Read(checkpoint), options);
         using LanguageModel loaded = LanguageModel.Load(checkpoint.Path, Loading(calibration, threads), cancellationToken);
-        var statistics = new StructureStatistics(loaded.Plan, checkpoint);
+        var statistics = new StructureStatistics(loaded.Plan, checkpoint, options.DropHeads > 0);
         loaded.LayerObserver = options.DropLayers + options.ShareLayers > 0 ? statistics : null;
         loaded.ExpertObserver = options.DropExperts + options.MergeExperts > 0 ? statistics : null;
-        loaded.LinearObserver = options.Narrow > 0 || options.MergeExperts > 0 ? statistics : null;
+        loaded.LinearObserver = options.Narrow > 0 || options.DropHeads > 0 || options.MergeExperts > 0 ? statistics : null;
         Feed(loaded, calibration, static () => { }, part => progress?.Report(new CompressionProgress("finding what to leave out", part)), cancellationToken);
         return statistics;
     }

@@ -173,7 +173,7 @@ public sealed partial class ReferenceBackend : IBackend
         double meanOfSquares = 0;
         foreach (double value in x)
         {
-            meanOfSquares += (value - mean) * (value - mean) / x.Length;
+            meanOfSquares += (value - mean) * (value - mean) / (norm.Plan.MeanWidth ?? x.Length);
         }
         double factor = 1 / Math.Sqrt(meanOfSquares + norm.Plan.Epsilon);
         for (int i = 0; i < x.Length; i++)

@@ -159,7 +159,7 @@ internal sealed class ReferenceNorm(NormPlan plan, int width, Checkpoint checkpo
 {
     public NormPlan Plan { get; } = plan;
 
-    public float[] Gain { get; } = ReferenceMatrix.ReadVector(plan.Weight, width, checkpoint);
+    public float[] Gain { get; } = plan.Weight is null ? [.. Enumerable.Repeat(1f, width)] : ReferenceMatrix.ReadVector(plan.Weight, width, checkpoint);
 
     public float[]? Bias { get; } = plan.Bias is null ? null : ReferenceMatrix.ReadVector(plan.Bias, width, checkpoint);
 }

@@ -41,6 +41,7 @@ public sealed class UsageTests
     [InlineData("--synthetic", "bench", "--synthetic", "7b:Q8_0", "--out", "x.gguf")]
     [InlineData("--out", "bench", "--synthetic", "0.5b:Q8_0")]
     [InlineData("--synthetic", "bench", "--synthetic", "mor-360m-r3:Q8_0", "--out", "x")]
+    [InlineData("--synthetic", "bench", "--synthetic", "0.5b:Q8_0:1.5", "--out", "x.gguf")]
     [InlineData("--batch", "bench", "--batch", "0")]
     [InlineData("--batch", "bench", "--batch", "2", "--depth-curve")]
     [InlineData("--kv-bytes", "bench", "--kv-bytes", "1000000")]

@@ -9,14 +9,14 @@ internal sealed class CompressedMatrices
 {
     private readonly LayerStore store;
     private readonly IntegerFormat? format;
-    private readonly Dictionary<MatrixPlace, (int Layer, TargetMatrix Matrix, DType Type)> places = [];
+    private readonly Dictionary<MatrixPlace, (int Layer, TargetMatrix Matrix)> places = [];
     private readonly Dictionary<string, int> layerOf = [];
+    private readonly Dictionary<string, DType> typeOf = [];
 
     /// <param name="store">Where they are.</param>
     /// <param name="targets">All matrices.</param>
     /// <param name="format">The integers that they are stored as, or null.</param>
-    /// <param name="checkpoint">What they are made from.</param>
-    public CompressedMatrices(LayerStore store, CompressionTargets targets, IntegerFormat? format, Checkpoint checkpoint)
+    public CompressedMatrices(LayerStore store, CompressionTargets targets, IntegerFormat? format)
     {
         this.store = store;
         this.format = format;
@@ -24,10 +24,10 @@ internal sealed class CompressedMatrices
         {
             foreach (TargetMatrix matrix in parts.Inputs.SelectMany(static input => input.Matrices))
             {
-                DType type = TypeOf(checkpoint[matrix.Place.Tensor].DType);
                 foreach (MatrixPlace place in (IEnumerable<MatrixPlace>)[matrix.Place, .. matrix.Copies])
                 {
-                    places[place] = (layer, matrix, type);
+                    places[place] = (layer, matrix);
+                    typeOf[place.Tensor] = matrix.Stored;
                     layerOf[place.Tensor] = Math.Max(layer, layerOf.GetValueOrDefault(place.Tensor));
                 }
             }
@@ -37,9 +37,6 @@ internal sealed class CompressedMatrices
     /// <summary>The tensors that are, or will be, compressed.</summary>
     public IEnumerable<string> Tensors => layerOf.Keys;
 
-    /// <summary>How dense matrices, and scales of quantized ones, are stored: as the weights were where those were floats.</summary>
-    public static DType TypeOf(DType original) => original is DType.F16 or DType.BF16 ? original : DType.F32;
-
     /// <summary>The tensor is, or will be, compressed.</summary>
     public bool Covers(string tensor) => layerOf.ContainsKey(tensor);
 
@@ -48,10 +45,10 @@ internal sealed class CompressedMatrices
 
     /// <summary>A finished tensor that lies in the store as it is, or null.</summary>
     public TensorView? TryGetStored(string tensor) => format is null && places.TryGetValue(new MatrixPlace(tensor, null), out var found)
-        ? store.Dense(found.Layer, found.Matrix.Place, Shape(found.Matrix), found.Type)
+        ? store.Whole(found.Layer, found.Matrix)
         : null;
 
-    /// <summary>A finished tensor as floats.</summary>
+    /// <summary>A finished tensor of integers as floats, or one of several matrices as it is.</summary>
     /// <param name="tensor">Its name.</param>
     /// <param name="original">What it was made from: of matrices that nothing uses, it is what remains.</param>
     public TensorSource Content(string tensor, TensorView original)
@@ -66,14 +63,14 @@ internal sealed class CompressedMatrices
                 TensorSource.FromValues(tensor, original.Shape, values).WriteTo(stream);
             });
         }
-        DType type = TypeOf(original.DType);
+        DType type = typeOf[tensor];
         return new TensorSource(tensor, type, original.Shape, stream =>
         {
             long slices = original.Shape.Length == 3 ? original.Shape[0] : 1, rows = original.Rows / slices;
             for (int slice = 0; slice < slices; slice++)
             {
                 TensorView part = places.TryGetValue(new MatrixPlace(tensor, original.Shape.Length == 3 ? slice : null), out var found)
-                    ? store.Dense(found.Layer, found.Matrix.Place, Shape(found.Matrix), found.Type)
+                    ? store.Whole(found.Layer, found.Matrix)
                     : original.SliceRows(slice * rows, rows);
                 TensorSource.Convert(part, type).WriteTo(stream);
             }
@@ -83,15 +80,15 @@ internal sealed class CompressedMatrices
     /// <summary>The tensors that a finished, quantized tensor is written as.</summary>
     public IReadOnlyList<TensorSource> Packed(string tensor, CompressionOptions options)
     {
-        (_, TargetMatrix matrix, DType type) = places[new MatrixPlace(tensor, null)];
+        TargetMatrix matrix = places[new MatrixPlace(tensor, null)].Matrix;
         return CompressedTensors.Tensors(
-            tensor[..^CompressionJob.WeightSuffix.Length], (matrix.Rows, matrix.Columns), format!, type, options.Prune, () => Quantized(tensor));
+            tensor[..^CompressionJob.WeightSuffix.Length], (matrix.Rows, matrix.Columns), format!, matrix.Stored, options.Prune, () => Quantized(tensor));
     }
 
     private QuantizedMatrix Quantized(string tensor)
     {
-        (int layer, TargetMatrix matrix, DType type) = places[new MatrixPlace(tensor, null)];
-        return store.Quantized(layer, matrix.Place, matrix.Rows, matrix.Columns, format!, type);
+        (int layer, TargetMatrix matrix) = places[new MatrixPlace(tensor, null)];
+        return store.Quantized(layer, matrix.Place, matrix.Rows, matrix.Columns, format!, matrix.Stored);
     }
 
     /// <summary>The shape that a matrix is stored in.</summary>

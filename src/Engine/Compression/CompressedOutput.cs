@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Engine.Checkpoints;
+using Engine.Checkpoints.Coded;
 using Engine.Checkpoints.Gguf;
 using Engine.Checkpoints.Safetensors;
 using Engine.Checkpoints.Writing;
@@ -97,15 +98,16 @@ internal static class CompressedOutput
         return [new TensorSource(name, tensor.DType, tensor.Shape, stream => TensorSource.From(compressed[name]).WriteTo(stream))];
     }
 
+    /// <summary>Not what describes the weights that were read.</summary>
     private static bool IsCopied(string name) =>
-        name is not (HfAssets.ConfigName or HfFolder.IndexName) && (copied.Contains(Path.GetExtension(name)) || name.StartsWith("LICENSE", StringComparison.Ordinal));
+        name != HfAssets.ConfigName && !HfFolder.IsIndex(name) && !QuantizedFolder.IsSettings(name) && (copied.Contains(Path.GetExtension(name)) || name.StartsWith("LICENSE", StringComparison.Ordinal));
 
     private static JsonObject Config(Checkpoint compressed, CompressionOptions options, CompressedMatrices matrices, ModelPlan plan)
     {
         var config = (JsonObject)compressed.Config.DeepClone();
         if (options.Quantize is { } format)
         {
-            config[QuantizationKey] = CompressedTensors.Config(format, options.Prune, Ignored(compressed, matrices, plan));
+            config[QuantizationKey] = CompressedTensors.Config(format, options.Prune, Ignored(compressed, matrices, plan), options.OrdersInputs);
         }
         return config;
     }

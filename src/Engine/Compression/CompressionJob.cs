@@ -49,7 +49,7 @@ internal sealed class CompressionJob : IDisposable
         this.options = options;
         this.targets = targets;
         this.store = store;
-        matrices = new CompressedMatrices(store, targets, options.Quantize, source);
+        matrices = new CompressedMatrices(store, targets, options.Quantize);
     }
 
     /// <summary>Layers in all.</summary>
@@ -66,7 +66,8 @@ internal sealed class CompressionJob : IDisposable
         Require(options, calibration);
         output = Path.TrimEndingDirectorySeparator(Path.GetFullPath(output));
         CompressedOutput.Require(source, output, options);
-        CompressionTargets targets = CompressionTargets.Find(source, options.ChangesWeights);
+        Func<string, DType>? types = options.Gguf is null ? null : GgufConverter.Types(source, options.Gguf);
+        CompressionTargets targets = CompressionTargets.Find(source, options.ChangesWeights, options.Method == RoundingMethod.Gptq ? types : null);
         RequireFit(source, targets, options);
         IReadOnlyList<int[]> text = options.NeedsCalibration ? calibration : [];
         LayerStore store = LayerStore.Open(output + ".partial", options.ToString(), Fingerprint(source, options, text));
@@ -150,7 +151,10 @@ internal sealed class CompressionJob : IDisposable
         {
             if (options.Gguf is { } recipe)
             {
-                GgufConverter.Convert(compressed, output, recipe, cancellationToken);
+                // In the folder first, which is deleted whatever a process that is killed leaves in it.
+                string written = Path.Combine(store.Folder, "result.gguf");
+                GgufConverter.Convert(compressed, written, recipe, cancellationToken);
+                AtomicFile.Move(written, output);
             }
             else
             {

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Engine.Checkpoints;
 using Engine.Checkpoints.Writing;
 using Engine.Transforms.Calibration;
 using Engine.Transforms.Pruning;
@@ -17,7 +18,7 @@ public enum PruningCriterion
     SparseGpt,
 }
 
-/// <summary>How weights are rounded to integers.</summary>
+/// <summary>How weights are rounded to codes.</summary>
 public enum RoundingMethod
 {
     /// <summary>To the nearest: no text is needed.</summary>
@@ -38,10 +39,16 @@ public sealed record CompressionOptions
     /// <summary>The integers that weights are stored as in a Hugging Face folder, or null for the type they have.</summary>
     public IntegerFormat? Quantize { get; init; }
 
-    /// <summary>How they are rounded.</summary>
+    /// <summary>How weights are rounded, to integers of a folder or to blocks of a GGUF.</summary>
     public RoundingMethod Method { get; init; }
 
-    /// <summary>The formats of a GGUF file, which all matrices are rounded to when it is written; null for a Hugging Face folder.</summary>
+    /// <summary>
+    /// GPTQ rounds the inputs of largest activations first, whose errors the most others then make up for. Groups stay neighbours, fitted to the weights as they were
+    /// (compressed-tensors' actorder "weight"), so that readers see no difference. Null: wherever it can, which is not together with SparseGPT.
+    /// </summary>
+    public bool? ActOrder { get; init; }
+
+    /// <summary>The formats of a GGUF file, which matrices are rounded to at the latest when it is written; null for a Hugging Face folder.</summary>
     public QuantizationRecipe? Gguf { get; init; }
 
     /// <summary>Layers to leave out, those whose input and output are most alike.</summary>
@@ -56,6 +63,12 @@ public sealed record CompressionOptions
     /// <summary>Experts to merge into others of their mixture, those that are sent least: <see cref="ExpertMerge"/>.</summary>
     public int MergeExperts { get; init; }
 
+    /// <summary>
+    /// Attention heads to leave out of every layer, those that contribute least: key-value heads with the query heads that share them; a number of them, or a part below 1;
+    /// 0 for none.
+    /// </summary>
+    public double DropHeads { get; init; }
+
     /// <summary>The part of the inner neurons of every feed-forward to leave out, those that contribute least; 0 for none.</summary>
     public double Narrow { get; init; }
 
@@ -68,13 +81,19 @@ public sealed record CompressionOptions
     public double Damping { get; init; } = InverseFactor.UsualDamping;
 
     /// <summary>Weights make up for each other, which takes the second moments of all inputs.</summary>
-    public bool NeedsMoments => (Prune is not null && Criterion == PruningCriterion.SparseGpt) || (Quantize is not null && Method == RoundingMethod.Gptq);
+    public bool NeedsMoments => IsSparseGpt || Method == RoundingMethod.Gptq;
+
+    /// <summary>Inputs are rounded in the order of their activations.</summary>
+    public bool OrdersInputs => ActOrder ?? (Method == RoundingMethod.Gptq && !IsSparseGpt);
 
     /// <summary>Something is left out, which a calibration text chooses.</summary>
-    public bool ChangesStructure => DropLayers > 0 || ShareLayers > 0 || DropExperts > 0 || MergeExperts > 0 || Narrow > 0;
+    public bool ChangesStructure => DropLayers > 0 || ShareLayers > 0 || DropExperts > 0 || MergeExperts > 0 || DropHeads > 0 || Narrow > 0;
 
     /// <summary>Matrices change, not just which there are.</summary>
-    public bool ChangesWeights => Prune is not null || Quantize is not null;
+    public bool ChangesWeights => Prune is not null || Quantize is not null || Method == RoundingMethod.Gptq;
+
+    /// <summary>GPTQ can choose the codes of a recipe's formats: they have some, unlike floats.</summary>
+    public static bool HasCodes(QuantizationRecipe recipe) => recipe.Name is not ("F32" or "F16" or "BF16");
 
     /// <summary>Matrices are compressed by a calibration text.</summary>
     public bool NeedsCalibration => NeedsMoments || (Prune is not null && Criterion == PruningCriterion.Wanda);
@@ -92,18 +111,31 @@ public sealed record CompressionOptions
         Require(
             MergeExperts == 0 || (DropExperts == 0 && Narrow == 0), nameof(MergeExperts), "experts are merged, or they and their neurons are left out, not both");
         Require(
+            DropHeads is >= 0 and <= int.MaxValue && (DropHeads < 1 || double.IsInteger(DropHeads)), nameof(DropHeads),
+            string.Create(CultureInfo.InvariantCulture, $"expected a number of heads or a part below 1, found {DropHeads}"));
+        Require(
             Narrow is >= 0 and < 1, nameof(Narrow), string.Create(CultureInfo.InvariantCulture, $"expected a part below 1, found {Narrow}"));
         Require(Quantize is null || Gguf is null, nameof(Quantize), "expected integers for a folder or a format of GGUF, found both");
         Require(Enum.IsDefined(Criterion), nameof(Criterion), $"expected a criterion, found {Criterion}");
         Require(Enum.IsDefined(Method), nameof(Method), $"expected a method, found {Method}");
         Require(Prune is not null || Criterion == PruningCriterion.Magnitude, nameof(Criterion), "chooses what is pruned, and nothing is");
-        Require(Quantize is not null || Method == RoundingMethod.Rtn, nameof(Method), "is for integers (int4, int8), which are not asked for");
+        Require(
+            Method == RoundingMethod.Rtn || Quantize is not null || Gguf is not null, nameof(Method), "is for weights that are stored as codes, and no format is asked for");
+        Require(
+            Method == RoundingMethod.Rtn || Gguf is null || HasCodes(Gguf), nameof(Method),
+            $"{Gguf?.Name} has no codes to choose; GPTQ makes int4 and int8, and of GGUF {string.Join(", ", QuantizationRecipe.All.Where(HasCodes).Select(static recipe => recipe.Name))}");
+        Require(ActOrder is null || Method == RoundingMethod.Gptq, nameof(ActOrder), "is the order of GPTQ, which is not asked for");
+        Require(
+            !OrdersInputs || !IsSparseGpt, nameof(ActOrder),
+            "SparseGPT chooses among neighbours, in the order they have: weights are chosen by another criterion, or inputs keep their order");
         Require(
             Prune is null || Gguf is null || HasZero(Gguf), nameof(Quantize), $"{Gguf?.Name} has no exact zero: what is pruned would not stay so");
         Require(LayersPerPass >= 1, nameof(LayersPerPass), $"expected at least 1, found {LayersPerPass}");
         Require(
             Damping is > 0 and <= 1, nameof(Damping), string.Create(CultureInfo.InvariantCulture, $"expected a number above 0 and at most 1, found {Damping}"));
     }
+
+    private bool IsSparseGpt => Prune is not null && Criterion == PruningCriterion.SparseGpt;
 
     /// <summary>All that the result depends on, but for model and text.</summary>
     public override string ToString()
@@ -113,10 +145,12 @@ public sealed record CompressionOptions
         Add(ShareLayers > 0, $"{ShareLayers} layers with the weights of others");
         Add(DropExperts > 0, $"without {DropExperts} experts");
         Add(MergeExperts > 0, $"{MergeExperts} experts merged into others");
+        Add(DropHeads > 0, string.Create(CultureInfo.InvariantCulture, $"without {DropHeads:R} of the heads"));
         Add(Narrow > 0, string.Create(CultureInfo.InvariantCulture, $"without {Narrow:R} of the neurons"));
         Add(Prune is not null, $"{Prune} by {Criterion}");
         Add(Quantize is not null, $"{Quantize} by {Method}");
-        Add(Gguf is not null, Gguf?.Name ?? "");
+        Add(Gguf is not null, Method == RoundingMethod.Gptq ? $"{Gguf?.Name} by {Method}" : Gguf?.Name ?? "");
+        Add(OrdersInputs, "largest activations first");
         Add(NeedsCalibration, string.Create(CultureInfo.InvariantCulture, $"{LayersPerPass} layers per pass, damping {Damping:R}"));
         return string.Join(", ", parts).ToLowerInvariant();
 

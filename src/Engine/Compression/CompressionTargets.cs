@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using Engine.Checkpoints;
 using Engine.Plans;
+using Engine.Transforms.Quantization;
 
 namespace Engine.Compression;
 
@@ -19,7 +20,12 @@ internal readonly record struct MatrixPlace(string Tensor, int? Slice)
 /// <param name="Columns">Inputs.</param>
 /// <param name="Transposed">It is stored as [inputs, outputs].</param>
 /// <param name="Copies">Where else the same weights are stored: they stay the same.</param>
-internal sealed record TargetMatrix(MatrixPlace Place, int Rows, int Columns, bool Transposed, HashSet<MatrixPlace> Copies);
+/// <param name="Stored">What its weights are stored as; where they become integers of a folder, their scales.</param>
+internal sealed record TargetMatrix(MatrixPlace Place, int Rows, int Columns, bool Transposed, HashSet<MatrixPlace> Copies, DType Stored)
+{
+    /// <summary>Its weights become blocks of codes that are chosen here, not when a GGUF is written.</summary>
+    public bool IsBlocks => BlockMatrix.Takes(Stored);
+}
 
 /// <summary>Matrices that are multiplied with the same rows.</summary>
 /// <param name="Key">The first part of the linear map, by which it is known while the model runs.</param>
@@ -43,12 +49,13 @@ internal sealed record TargetLayer(List<TargetInput> Inputs)
 internal sealed class CompressionTargets
 {
     private readonly Checkpoint checkpoint;
+    private readonly Func<string, DType>? blocks;
     private readonly Dictionary<WeightRef, TargetInput> known = [];
     private readonly Dictionary<WeightRef, TargetLayer> layerOf = [];
 
-    private CompressionTargets(Checkpoint checkpoint, ModelPlan plan)
+    private CompressionTargets(Checkpoint checkpoint, Func<string, DType>? blocks, ModelPlan plan)
     {
-        this.checkpoint = checkpoint;
+        (this.checkpoint, this.blocks) = (checkpoint, blocks);
         Plan = plan;
     }
 
@@ -62,16 +69,18 @@ internal sealed class CompressionTargets
     public IEnumerable<TargetMatrix> Matrices => Layers.SelectMany(static layer => layer.Inputs).SelectMany(static input => input.Matrices);
 
     /// <summary>The model can be run up to a layer; otherwise it must be run as a whole.</summary>
-    public bool CanStopEarly => Plan.Layers.Recursion is null && Plan.Streams is null && Plan.Layers.Steps.All(static step => step.WritesKv);
+    public bool CanStopEarly => Plan.Layers.Recursion is null && Plan.Streams is null && !Plan.Layers.ChangesResidual
+        && Plan.Layers.Steps.All(static step => step.WritesKv) && Plan.Layers.Steps[0].KvSlot != LayerStep.NoKvSlot;
 
     /// <summary>Finds the matrices.</summary>
     /// <param name="checkpoint">The model.</param>
     /// <param name="any">Any are wanted; otherwise there is only the plan.</param>
+    /// <param name="blocks">The types of GGUF that their codes are chosen for, by name; null where none are, or types are floats.</param>
     /// <exception cref="EngineException">The model is not supported, or its weights are codes already.</exception>
-    public static CompressionTargets Find(Checkpoint checkpoint, bool any)
+    public static CompressionTargets Find(Checkpoint checkpoint, bool any, Func<string, DType>? blocks = null)
     {
         ModelPlan stored = ModelPlanReader.ReadAsStored(checkpoint);
-        CompressionTargets targets = new(checkpoint, ModelPlanReader.Read(checkpoint));
+        CompressionTargets targets = new(checkpoint, blocks, ModelPlanReader.Read(checkpoint));
         for (int step = 0; any && step < stored.Layers.Steps.Length; step++)
         {
             TargetLayer layer = new([]);
@@ -94,6 +103,10 @@ internal sealed class CompressionTargets
             Add(layer, step, attention.Latent?.Query, stored.Attention.Latent?.Query);
             Add(layer, step, attention.Qkv, stored.Attention.Qkv);
             Add(layer, step, attention.Output, stored.Attention.Output);
+        }
+        foreach ((LinearPlan linear, LinearPlan storedLinear) in block.Linears.Zip(stored.Linears))
+        {
+            Add(layer, step, linear, storedLinear);
         }
         if (block.FeedForward is { } feedForward)
         {
@@ -173,6 +186,19 @@ internal sealed class CompressionTargets
             throw new EngineException(
                 $"expected a matrix of {inputs} inputs that an array can hold, found {tensor.DescribeShape()}", checkpoint.Path, place.Tensor);
         }
-        return new TargetMatrix(place, (int)shape[transposed ? 1 : 0], inputs, transposed, []);
+        return new TargetMatrix(place, (int)shape[transposed ? 1 : 0], inputs, transposed, [], Stored(tensor, transposed));
+    }
+
+    /// <summary>Blocks where their codes are chosen here; otherwise the floats that the weights were, or F32 where they were none.</summary>
+    private DType Stored(TensorView tensor, bool transposed)
+    {
+        if (blocks?.Invoke(tensor.Name) is { } type && BlockMatrix.Takes(type))
+        {
+            return transposed
+                ? throw new EngineException(
+                    "the matrix is stored transposed: codes of GGUF cannot be chosen for it; make a GGUF of F32 first, and compress that", checkpoint.Path, tensor.Name)
+                : type;
+        }
+        return tensor.DType is DType.F16 or DType.BF16 ? tensor.DType : DType.F32;
     }
 }

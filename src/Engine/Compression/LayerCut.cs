@@ -83,7 +83,7 @@ internal static partial class LayerCut
     public static HashSet<string> Norms(ModelPlan plan) =>
     [
         .. plan.Layers.Steps.SelectMany(static step => (NormPlan?[])[step.AttentionNorm, step.FeedForwardNorm])
-            .SelectMany(static norm => (string?[])[norm?.Weight.Tensor, norm?.Bias?.Tensor]).OfType<string>(),
+            .SelectMany(static norm => (string?[])[norm?.Weight?.Tensor, norm?.Bias?.Tensor]).OfType<string>(),
     ];
 
     private static int? NumberOf(string name) =>

@@ -9,7 +9,8 @@ namespace Engine.Compression;
 
 /// <summary>
 /// The folder in which finished layers wait for the others, so that what was interrupted goes on where it was: a file for each layer, and one that says what the
-/// work is. Matrices are stored under <see cref="MatrixPlace"/>: dense as they will be, quantized as codes, scales and zeros of one byte, type and byte.
+/// work is. Matrices are stored under <see cref="MatrixPlace"/>: dense as they will be, blocks of GGUF as rows of bytes, integers as codes, scales and zeros of one byte, type
+/// and byte.
 /// </summary>
 internal sealed class LayerStore : IDisposable
 {
@@ -33,7 +34,8 @@ internal sealed class LayerStore : IDisposable
         byte[]? job = HfAssets.Read(folder, JobName);
         if (job is null)
         {
-            if (Directory.EnumerateFileSystemEntries(folder).Any())
+            // A process that was killed may have left the beginnings of that file, and no more.
+            if (Directory.EnumerateFileSystemEntries(folder).Any(static entry => !Path.GetFileName(entry).StartsWith($"{JobName}.", StringComparison.Ordinal)))
             {
                 throw new EngineException($"the folder for unfinished work holds something else; expected {JobName} in it", folder);
             }
@@ -62,6 +64,13 @@ internal sealed class LayerStore : IDisposable
     public static TensorSource Dense(MatrixPlace place, long[] shape, float[] values, DType dtype) =>
         TensorSource.FromValues(place.ToString(), shape, values, dtype);
 
+    /// <summary>The tensor that a matrix of blocks is stored as.</summary>
+    public static TensorSource Blocks(MatrixPlace place, int rows, BlockMatrix matrix)
+    {
+        byte[] bytes = matrix.ToBytes();
+        return new TensorSource(place.ToString(), DType.U8, [rows, bytes.Length / rows], stream => stream.Write(bytes));
+    }
+
     /// <summary>The tensors that a quantized matrix is stored as.</summary>
     public static IEnumerable<TensorSource> Quantized(MatrixPlace place, QuantizedMatrix matrix)
     {
@@ -71,9 +80,15 @@ internal sealed class LayerStore : IDisposable
         yield return new TensorSource(Zeros(place), DType.U8, groups, stream => stream.Write(matrix.Zeros));
     }
 
-    /// <summary>A dense matrix.</summary>
+    /// <summary>A matrix as floats or blocks.</summary>
     /// <exception cref="EngineException">The file is not what was written.</exception>
-    public TensorView Dense(int layer, MatrixPlace place, long[] shape, DType dtype) => Find(layer, place.ToString(), shape, dtype);
+    public TensorView Whole(int layer, TargetMatrix matrix)
+    {
+        long[] shape = CompressedMatrices.Shape(matrix);
+        return matrix.IsBlocks
+            ? Find(layer, matrix.Place.ToString(), [matrix.Rows, matrix.Stored.RowBytes(matrix.Columns)], DType.U8) with { DType = matrix.Stored, Shape = shape }
+            : Find(layer, matrix.Place.ToString(), shape, matrix.Stored);
+    }
 
     /// <summary>A quantized matrix.</summary>
     /// <exception cref="EngineException">The file is not what was written.</exception>
@@ -94,6 +109,11 @@ internal sealed class LayerStore : IDisposable
         Dispose();
         try
         {
+            // What says that the folder is ours goes last: whoever is killed meanwhile can begin again.
+            foreach (string entry in Directory.GetFiles(Folder).Where(static entry => Path.GetFileName(entry) != JobName))
+            {
+                File.Delete(entry);
+            }
             Directory.Delete(Folder, recursive: true);
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)

@@ -21,23 +21,25 @@ internal sealed class MatrixCompressor(CompressionOptions options, Checkpoint ch
     {
         SecondMoment? moment = statistics?.Take(input);
         float[] norms = options.NeedsCalibration ? moment!.Norms() : [];
-        float[] factor = options.NeedsMoments ? InverseFactor.Compute(moment!.ToMatrix(), input.Inputs, options.Damping) : [];
+        int[]? order = options.OrdersInputs ? [.. Enumerable.Range(0, input.Inputs).OrderByDescending(place => norms[place])] : null;
+        float[] factor = options.NeedsMoments ? InverseFactor.Compute(moment!.ToMatrix(order), input.Inputs, options.Damping) : [];
         moment = null;
         foreach (TargetMatrix matrix in input.Matrices)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            foreach (TensorSource stored in Compress(matrix, norms, factor))
+            foreach (TensorSource stored in Compress(matrix, norms, factor, order))
             {
                 yield return stored;
             }
         }
     }
 
-    private IEnumerable<TensorSource> Compress(TargetMatrix matrix, float[] norms, float[] factor)
+    private IEnumerable<TensorSource> Compress(TargetMatrix matrix, float[] norms, float[] factor, int[]? order)
     {
         (MatrixPlace place, int rows, int columns) = (matrix.Place, matrix.Rows, matrix.Columns);
-        float[] weights = Read(matrix, out DType type);
-        QuantizedMatrix? quantized = options.Quantize is null ? null : new QuantizedMatrix(rows, columns, options.Quantize, type);
+        float[] weights = Read(matrix);
+        QuantizedMatrix? quantized = options.Quantize is null ? null : new QuantizedMatrix(rows, columns, options.Quantize, matrix.Stored);
+        BlockMatrix? blocks = matrix.IsBlocks ? new BlockMatrix(rows, columns, matrix.Stored) : null;
         // An expert that no token of the text went to has no norms.
         bool[]? pruned = (options.Prune, options.Criterion) switch
         {
@@ -47,10 +49,10 @@ internal sealed class MatrixCompressor(CompressionOptions options, Checkpoint ch
             ({ } pattern, _) => PruningMask.Magnitude(weights, rows, columns, pattern),
         };
         bool chooses = options.Prune is not null && options.Criterion == PruningCriterion.SparseGpt;
-        bool rounds = quantized is not null && options.Method == RoundingMethod.Gptq;
-        if (chooses || rounds)
+        IWeightGrid? rounded = options.Method == RoundingMethod.Gptq ? (IWeightGrid?)quantized ?? blocks : null;
+        if (chooses || rounded is not null)
         {
-            OptimalBrainSurgeon.Run(weights, rows, columns, factor, chooses ? options.Prune : null, pruned, rounds ? quantized : null);
+            OptimalBrainSurgeon.Run(weights, rows, columns, factor, chooses ? options.Prune : null, pruned, rounded, order);
         }
         else
         {
@@ -59,20 +61,23 @@ internal sealed class MatrixCompressor(CompressionOptions options, Checkpoint ch
                 weights[i] = pruned[i] ? 0 : weights[i];
             }
         }
-        if (!rounds)
+        if (rounded is null)
         {
             quantized?.RoundToNearest(weights);
         }
+        if (blocks is not null)
+        {
+            return [LayerStore.Blocks(place, rows, blocks)];
+        }
         return quantized is null
-            ? [LayerStore.Dense(place, CompressedMatrices.Shape(matrix), matrix.Transposed ? Transpose(weights, rows, columns) : weights, type)]
+            ? [LayerStore.Dense(place, CompressedMatrices.Shape(matrix), matrix.Transposed ? Transpose(weights, rows, columns) : weights, matrix.Stored)]
             : LayerStore.Quantized(place, quantized);
     }
 
     /// <summary>The weights as [outputs, inputs].</summary>
-    private float[] Read(TargetMatrix matrix, out DType type)
+    private float[] Read(TargetMatrix matrix)
     {
         TensorView tensor = checkpoint[matrix.Place.Tensor];
-        type = CompressedMatrices.TypeOf(tensor.DType);
         if (matrix.Place.Slice is { } slice)
         {
             long rows = tensor.Rows / tensor.Shape[0];

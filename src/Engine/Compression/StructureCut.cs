@@ -11,7 +11,7 @@ namespace Engine.Compression;
 /// <summary>
 /// Leaves out what a model would miss least: layers (Men et al. 2024, ShortGPT), experts that are sent little (Lu et al. 2024 call it expert dropping), inner neurons of
 /// feed-forwards by ‖a‖ · ‖column of the last matrix‖, which is the energy of CAMERA-P's micro-experts. What is left is an ordinary model of its family,
-/// with as many experts and neurons in each layer. Experts can be merged instead (<see cref="ExpertMerge"/>).
+/// with as many experts, heads and neurons in each layer. Experts can be merged instead (<see cref="ExpertMerge"/>); heads are <see cref="HeadCut"/>'s.
 /// </summary>
 internal sealed class StructureCut
 {
@@ -45,11 +45,15 @@ internal sealed class StructureCut
     {
         if (source is GgufVocabulary or Llama2cFile)
         {
-            throw new EngineException("layers, experts and neurons are cut out of Hugging Face folders alone", source.Path);
+            throw new EngineException("layers, heads, experts and neurons are cut out of Hugging Face folders alone", source.Path);
         }
         if (plan.Layers.Recursion is not null || plan.Streams is not null)
         {
             throw new EngineException("the model is recursive or has streams: what its layers share cannot be cut", source.Path);
+        }
+        if (plan.Layers.ChangesResidual)
+        {
+            throw new EngineException("the model's layers were rotated to fit each other: none can be taken out", source.Path);
         }
         int gone = options.DropLayers + options.ShareLayers;
         if (gone >= plan.Layers.Steps.Length)
@@ -57,6 +61,10 @@ internal sealed class StructureCut
             throw new EngineException(
                 $"expected fewer than the {plan.Layers.Steps.Length} layers, found {gone}", source.Path,
                 options.DropLayers > 0 ? nameof(options.DropLayers) : nameof(options.ShareLayers));
+        }
+        if (options.DropHeads > 0)
+        {
+            HeadCut.Require(source, plan, options.DropHeads);
         }
         if (options.DropExperts + options.MergeExperts == 0)
         {
@@ -101,6 +109,10 @@ internal sealed class StructureCut
         {
             cut.Narrow();
         }
+        if (options.DropHeads > 0)
+        {
+            cut.DropHeads();
+        }
         int[] kept = [.. Enumerable.Range(0, cut.Layers).OrderBy(statistics.Similarity).Take(cut.Layers - options.DropLayers).Order()];
         if (options.DropLayers > 0)
         {
@@ -115,9 +127,21 @@ internal sealed class StructureCut
             }
             LayerCut.Share(source, cut.cuts, LayerCut.Norms(cut.stored), shares);
         }
-        var left = new CutCheckpoint(source, source.TensorNames.Where(cut.cuts.ContainsKey).Select(name => cut.cuts[name]), cut.config);
+        var left = new CutCheckpoint(source, source.TensorNames.Where(cut.cuts.ContainsKey).Select(name => cut.cuts[name]), ConfigJson.Normalize(cut.config));
         cut.RequireSameLayers(ModelPlanReader.ReadAsStored(left), kept);
         return left;
+    }
+
+    private void DropHeads()
+    {
+        for (int step = 0; step < Layers; step++)
+        {
+            if (Block(stored, step).Attention is { } attention)
+            {
+                HeadCut.Drop(source, cuts, attention, statistics.HeadScores(Block(plan, step).Attention!), options.DropHeads);
+            }
+        }
+        HeadCut.Describe(config, plan.Layers.Blocks.Select(static block => block.Attention).OfType<AttentionPlan>().First(), options.DropHeads);
     }
 
     private void DropExperts()
@@ -259,14 +283,18 @@ internal sealed class StructureCut
         cuts[down.Weight!.Tensor] = cuts[down.Weight!.Tensor] with { Innermost = kept };
     }
 
-    private void RequireOwn(FeedForwardPlan feedForward)
+    private void RequireOwn(FeedForwardPlan feedForward) => RequireOwn(source, feedForward.In.Parts.Add(feedForward.Down.Parts[0]));
+
+    /// <summary>Refuses linear maps that are not each a matrix [outputs, inputs] under a name of its own.</summary>
+    /// <exception cref="EngineException">One is not.</exception>
+    public static void RequireOwn(Checkpoint source, IEnumerable<LinearPart> parts)
     {
-        LinearPart? odd = feedForward.In.Parts.Add(feedForward.Down.Parts[0]).FirstOrDefault(part =>
+        LinearPart? odd = parts.FirstOrDefault(part =>
             !part.IsPlain || part.Weight is not { IsPlain: true, Transposed: false, FirstRow: 0 } weight || source[weight.Tensor].Shape.Length != 2);
         if (odd is not null)
         {
             throw new EngineException(
-                "expected a matrix [outputs, inputs] of its own: neither neurons nor experts can be taken out of this one", source.Path, odd.Weight?.Tensor ?? odd.LowRank?.A.Tensor);
+                "expected a matrix [outputs, inputs] of its own: neither neurons, heads nor experts can be taken out of this one", source.Path, odd.Weight?.Tensor ?? odd.LowRank?.A.Tensor);
         }
     }
 

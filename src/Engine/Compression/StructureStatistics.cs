@@ -5,8 +5,11 @@ using Engine.Plans;
 
 namespace Engine.Compression;
 
-/// <summary>What a calibration text tells of layers, experts and inner neurons: how little each would be missed.</summary>
-internal sealed class StructureStatistics(ModelPlan plan, Checkpoint checkpoint) : ILinearObserver, IExpertObserver, ILayerObserver
+/// <summary>What a calibration text tells of layers, heads, experts and inner neurons: how little each would be missed.</summary>
+/// <param name="plan">The model's plan.</param>
+/// <param name="checkpoint">Where its weights are.</param>
+/// <param name="watchesHeads">Heads are wanted, which take a matrix of moments each.</param>
+internal sealed class StructureStatistics(ModelPlan plan, Checkpoint checkpoint, bool watchesHeads) : ILinearObserver, IExpertObserver, ILayerObserver
 {
     private readonly double[] cosines = new double[plan.Layers.Steps.Length];
     private readonly long[] rows = new long[plan.Layers.Steps.Length];
@@ -16,6 +19,10 @@ internal sealed class StructureStatistics(ModelPlan plan, Checkpoint checkpoint)
     private readonly Dictionary<WeightRef, double[]> squares = plan.Layers.Blocks.SelectMany(FeedForwards)
         .GroupBy(static feedForward => feedForward.Down.Parts[0].Weight!)
         .ToDictionary(static same => same.Key, static same => new double[same.First().Width]);
+
+    private readonly Dictionary<WeightRef, HeadStatistics> heads = plan.Layers.Blocks.Select(static block => block.Attention).OfType<AttentionPlan>()
+        .Where(_ => watchesHeads).DistinctBy(static attention => attention.Output.Parts[0].Weight!)
+        .ToDictionary(static attention => attention.Output.Parts[0].Weight!, static attention => new HeadStatistics(attention));
 
     private readonly Dictionary<WeightRef, RouterLogits> routers = plan.Experts().Select(static experts => experts.Router)
         .DistinctBy(static router => router.Logits.Parts[0].Weight!)
@@ -32,12 +39,19 @@ internal sealed class StructureStatistics(ModelPlan plan, Checkpoint checkpoint)
     /// <summary>‖a‖ of each inner neuron of a feed-forward over the rows that came, [width].</summary>
     public double[] Norms(FeedForwardPlan feedForward) => [.. squares[feedForward.Down.Parts[0].Weight!].Select(Math.Sqrt)];
 
+    /// <summary>What each query head of an attention brings, [heads].</summary>
+    public double[] HeadScores(AttentionPlan attention)
+    {
+        WeightRef output = attention.Output.Parts[0].Weight!;
+        return heads[output].Scores(checkpoint[output.Tensor]);
+    }
+
     /// <summary>How alike a router's logits for two experts are over the text: their cosine, −1 … 1.</summary>
     public double Alike(RouterPlan router, int expert, int other) => routers[router.Logits.Parts[0].Weight!].Cosine(expert, other);
 
     /// <inheritdoc/>
     public bool Wants(LinearPlan linear) =>
-        linear.Parts is [{ Weight: { } weight }, ..] && (squares.ContainsKey(weight) || routers.ContainsKey(weight));
+        linear.Parts is [{ Weight: { } weight }, ..] && (squares.ContainsKey(weight) || routers.ContainsKey(weight) || heads.ContainsKey(weight));
 
     /// <inheritdoc/>
     public void Take(LinearPlan linear, int count, ReadOnlySpan<float> inputs)
@@ -45,6 +59,11 @@ internal sealed class StructureStatistics(ModelPlan plan, Checkpoint checkpoint)
         if (routers.TryGetValue(linear.Parts[0].Weight!, out RouterLogits? router))
         {
             router.Add(count, inputs);
+            return;
+        }
+        if (heads.TryGetValue(linear.Parts[0].Weight!, out HeadStatistics? attention))
+        {
+            attention.Add(count, inputs);
             return;
         }
         double[] sums = squares[linear.Parts[0].Weight!];

@@ -349,7 +349,7 @@ internal sealed unsafe partial class CpuBackend : IBackend
         Gain = weights.Gain,
         Bias = weights.Bias,
         Width = weights.Width,
-        Epsilon = weights.Plan.Epsilon,
+        Epsilon = weights.Epsilon,
         Centred = weights.Plan.Kind == NormKind.Layer,
     };
 

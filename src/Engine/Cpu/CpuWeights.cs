@@ -1,10 +1,14 @@
+using System.Numerics.Tensors;
 using Engine.Checkpoints;
 using Engine.Execution;
 using Engine.Plans;
 
 namespace Engine.Cpu;
 
-/// <summary>Gain and bias of a norm as float32, [width] each.</summary>
+/// <summary>
+/// Gain and bias of a norm as float32, [width] each. With a sum of squares s over w elements, x / √(s/m + ε) = √(m/w) · x / √(s/w + ε·m/w): a mean over another width is
+/// in gain and epsilon.
+/// </summary>
 internal sealed unsafe class CpuNorm : DeviceWeights
 {
     private readonly NativeBuffer memory;
@@ -14,10 +18,24 @@ internal sealed unsafe class CpuNorm : DeviceWeights
     {
         Plan = plan;
         Width = width;
+        double wider = (double)(plan.MeanWidth ?? width) / width;
+        Epsilon = (float)(plan.Epsilon * wider);
         memory = new NativeBuffer((long)width * sizeof(float) * (plan.Bias is null ? 1 : 2), "norm");
         try
         {
-            ReadVector(plan.Weight, new Span<float>(Gain, width), checkpoint);
+            var gain = new Span<float>(Gain, width);
+            if (plan.Weight is null)
+            {
+                gain.Fill(1);
+            }
+            else
+            {
+                ReadVector(plan.Weight, gain, checkpoint);
+            }
+            if (plan.MeanWidth is not null)
+            {
+                TensorPrimitives.Multiply(gain, (float)Math.Sqrt(wider), gain);
+            }
             if (plan.Bias is not null)
             {
                 ReadVector(plan.Bias, new Span<float>(Bias, width), checkpoint);
@@ -33,6 +51,9 @@ internal sealed unsafe class CpuNorm : DeviceWeights
     public NormPlan Plan { get; }
 
     public int Width { get; }
+
+    /// <summary>Added to the mean over the width.</summary>
+    public float Epsilon { get; }
 
     public float* Gain => (float*)memory.Address;
 

@@ -7,7 +7,7 @@ namespace Engine.Cpu;
 public static class MatrixForms
 {
     /// <summary>
-    /// How a tensor would be held as the matrix of a linear map: as it is stored, without the zeros of a 2:4 pattern, or decoded where no kernel reads its codes.
+    /// How a tensor would be held as the matrix of a linear map: as it is stored, without zeros where these are enough or in a 2:4 pattern, or decoded where no kernel reads its codes.
     /// The data is read as far as that needs. Null for what is no matrix or cannot be multiplied.
     /// </summary>
     /// <param name="checkpoint">The checkpoint.</param>

@@ -71,14 +71,14 @@ public sealed class Executor : IDisposable
         {
             head = arena.Linear(plan.Head);
             embedding = arena.Own(backend.LoadEmbedding(plan.Embedding, plan.HiddenSize, checkpoint, plan.Head, head));
-            finalNorm = arena.Norm(plan.FinalNorm, plan.HiddenSize)!;
+            finalNorm = arena.Norm(plan.FinalNorm, plan.Head.Inputs)!;
             Report();
             layers = new LayerStack(arena, plan, expertsPerToken, Report);
             loop = plan.Layers.Recursion is { Router: not null } recursion ? new DepthLoop(arena, plan, recursion, layers, selection) : null;
             mixer = plan.Streams is null ? null : new StreamMixer(arena, plan, layers, LogitChunk);
             int streams = plan.Streams?.Sets.Max(static set => set.Count) ?? 1;
-            states = arena.Allocate(LogitChunk * streams, plan.HiddenSize);
-            mixed = streams == 1 ? states : arena.Allocate(LogitChunk, plan.HiddenSize);
+            states = arena.Allocate(LogitChunk * streams, plan.Head.Inputs);
+            mixed = streams == 1 ? states : arena.Allocate(LogitChunk, plan.Head.Inputs);
             logits = arena.Allocate(LogitChunk, plan.VocabularySize);
             hostLogits = new float[LogitChunk * plan.VocabularySize];
         }
@@ -200,7 +200,7 @@ public sealed class Executor : IDisposable
     /// <returns>The layer step that comes next.</returns>
     private int Enter(StepPlan step)
     {
-        layers.Residual.Rows = rows.Rows.Length;
+        layers.Enter(rows.Rows.Length);
         if (rows.Rows.Length == 0)
         {
             return 0;

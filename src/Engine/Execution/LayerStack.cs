@@ -14,13 +14,15 @@ internal sealed class LayerStack
     private readonly Layer[] layers;
     private readonly Dictionary<AttentionPlan, AttentionWeights> attentions = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<FeedForwardPlan, FeedForwardWeights> feedForwards = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<LinearPlan, LinearWeights> linears = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<ExpertsPlan, ExpertsWeights> experts = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<RecurrentCellPlan, RouterCell> cells = new(ReferenceEqualityComparer.Instance);
     private readonly Dictionary<int, ExpertSelection> selections = [];
     private readonly int? expertsPerToken;
     private readonly Dictionary<RopePlan, DeviceWeights> ropes = new(ReferenceEqualityComparer.Instance);
-    private readonly Dictionary<NormPlan, DeviceWeights> norms = [];
+    private readonly Dictionary<(NormPlan Norm, int Width), DeviceWeights> norms = [];
     private readonly LinearReports reports;
+    private readonly ResidualStream stream;
 
     /// <param name="arena">Holds what is loaded.</param>
     /// <param name="plan">What to compute.</param>
@@ -33,17 +35,17 @@ internal sealed class LayerStack
         this.expertsPerToken = expertsPerToken;
         backend = arena.Backend;
         reports = new LinearReports(arena);
+        stream = new ResidualStream(arena, plan.HiddenSize);
         layers = new Layer[plan.Layers.Steps.Length];
         for (int i = 0; i < layers.Length; i++)
         {
             layers[i] = Load(i);
             loaded();
         }
-        Residual = arena.Scratch('x', plan.HiddenSize);
     }
 
-    /// <summary>The residual stream of the selected rows, [rows, hiddenSize].</summary>
-    public Activations Residual { get; }
+    /// <summary>The residual stream of the selected rows, [rows, hiddenSize], or of another width where the plan has matrices between sublayers.</summary>
+    public Activations Residual => stream.Current;
 
     /// <summary>Told what routers of experts choose, where there is one.</summary>
     public IExpertObserver? ExpertObserver { get; set; }
@@ -57,6 +59,9 @@ internal sealed class LayerStack
     /// <summary>Rows times steps that have run: what the layers have cost so far.</summary>
     public long RowsRun { get; private set; }
 
+    /// <summary>Begins a pass: rows enter the residual stream, at the width of the embedding.</summary>
+    public void Enter(int rows) => stream.Enter(rows);
+
     /// <summary>Runs a step of the <see cref="LayerMap"/> on the residual stream of the selected rows.</summary>
     public void Run(int index, StepPlan step, RowSet rows)
     {
@@ -64,6 +69,10 @@ internal sealed class LayerStack
         if (layers[index].Attention is not null)
         {
             Attend(index, step, rows, Project(index, Residual));
+        }
+        else if (layers[index].AttentionLinear is { } linear)
+        {
+            Map(linear, layers[index].AttentionNorm!, layers[index].AttentionResidual);
         }
         FeedForward(index, rows);
         if (before is not null)
@@ -91,13 +100,28 @@ internal sealed class LayerStack
             Activations activated = arena.Scratch('f', shape.Width, normed.Rows);
             Multiply(shape.In, feedForward.In, normed, inner);
             backend.Activate(shape.Activation, inner, activated, shape.Clamp);
+            stream.Change(layer.FeedForwardResidual);
             Multiply(shape.Down, feedForward.Down, activated, Residual, accumulate: true);
         }
         else if (layer.Experts is { } mixture)
         {
-            Mix(index, mixture, Normalize(layer.FeedForwardNorm!, Residual));
+            Activations normed = Normalize(layer.FeedForwardNorm!, Residual);
+            stream.Change(layer.FeedForwardResidual);
+            Mix(index, mixture, normed);
+        }
+        else if (layer.FeedForwardLinear is { } linear)
+        {
+            Map(linear, layer.FeedForwardNorm!, layer.FeedForwardResidual);
         }
         RowsRun += rows.Rows.Length;
+    }
+
+    /// <summary>A sublayer that is one matrix.</summary>
+    private void Map(LinearWeights linear, DeviceWeights norm, LinearWeights? residual)
+    {
+        Activations normed = Normalize(norm, Residual);
+        stream.Change(residual);
+        Multiply(linear.Plan, linear.Weights, normed, Residual, accumulate: true);
     }
 
     private void Mix(int index, ExpertsWeights mixture, Activations normed)
@@ -195,12 +219,13 @@ internal sealed class LayerStack
             backend.MultiplyHeads(latent.ValueUp, mixed, tail: null, values);
             mixed = values;
         }
+        stream.Change(layers[index].AttentionResidual);
         Multiply(weights.Plan.Output, weights.Output, mixed, Residual, accumulate: true);
     }
 
     private Activations Normalize(DeviceWeights norm, Activations residual)
     {
-        Activations normed = arena.Scratch('n', plan.HiddenSize, residual.Rows);
+        Activations normed = arena.Scratch('n', residual.Width, residual.Rows);
         backend.Normalize(norm, residual, normed);
         return normed;
     }
@@ -209,13 +234,32 @@ internal sealed class LayerStack
     {
         LayerStep step = plan.Layers.Steps[index];
         BlockPlan block = plan.Layers.Blocks[step.Block];
+        (int width, LinearWeights? attentionResidual) = stream.Load(step.AttentionResidual);
+        (int between, LinearWeights? feedForwardResidual) = stream.Load(step.FeedForwardResidual);
         return new Layer(
             block.Attention is null ? null : LoadAttention(block.Attention),
             block.FeedForward is null ? null : LoadFeedForward(block.FeedForward),
             block.Experts is null ? null : LoadExperts(block.Experts, index),
-            LoadNorm(step.AttentionNorm),
-            LoadNorm(step.FeedForwardNorm),
-            LoadPrefixes(index, plan.Layers.KvSlots[step.KvSlot]));
+            LoadLinear(block.AttentionLinear),
+            LoadLinear(block.FeedForwardLinear),
+            attentionResidual,
+            feedForwardResidual,
+            LoadNorm(step.AttentionNorm, width),
+            LoadNorm(step.FeedForwardNorm, between),
+            block.Attention is null ? null : LoadPrefixes(index, plan.Layers.KvSlots[step.KvSlot]));
+    }
+
+    private LinearWeights? LoadLinear(LinearPlan? linear)
+    {
+        if (linear is null)
+        {
+            return null;
+        }
+        if (!linears.TryGetValue(linear, out LinearWeights? weights))
+        {
+            linears[linear] = weights = new LinearWeights(linear, arena.Linear(linear));
+        }
+        return weights;
     }
 
     private AttentionWeights LoadAttention(AttentionPlan attention)
@@ -303,15 +347,15 @@ internal sealed class LayerStack
     }
 
     /// <summary>Steps that share a norm share its weights.</summary>
-    private DeviceWeights? LoadNorm(NormPlan? norm)
+    private DeviceWeights? LoadNorm(NormPlan? norm, int width)
     {
         if (norm is null)
         {
             return null;
         }
-        if (!norms.TryGetValue(norm, out DeviceWeights? weights))
+        if (!norms.TryGetValue((norm, width), out DeviceWeights? weights))
         {
-            norms[norm] = weights = arena.Norm(norm, plan.HiddenSize)!;
+            norms[(norm, width)] = weights = arena.Norm(norm, width)!;
         }
         return weights;
     }
@@ -331,7 +375,8 @@ internal sealed class LayerStack
 
     /// <summary>Packed weights of a step; null where it has no such part.</summary>
     private sealed record Layer(
-        AttentionWeights? Attention, FeedForwardWeights? FeedForward, ExpertsWeights? Experts, DeviceWeights? AttentionNorm,
+        AttentionWeights? Attention, FeedForwardWeights? FeedForward, ExpertsWeights? Experts, LinearWeights? AttentionLinear,
+        LinearWeights? FeedForwardLinear, LinearWeights? AttentionResidual, LinearWeights? FeedForwardResidual, DeviceWeights? AttentionNorm,
         DeviceWeights? FeedForwardNorm, DeviceWeights? Prefixes);
 
     private sealed record AttentionWeights(

@@ -32,6 +32,9 @@ public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<L
         }
     }
 
+    /// <summary>The residual stream is multiplied between sublayers: layers fit each other in their own order alone.</summary>
+    public bool ChangesResidual => Steps.Any(static step => step.AttentionResidual is not null || step.FeedForwardResidual is not null);
+
     /// <summary>The steps that are a repetition of the same blocks, or null where every step stands for itself.</summary>
     public RecursionPlan? Recursion { get; init; }
 }
@@ -40,20 +43,45 @@ public sealed record LayerMap(ImmutableArray<BlockPlan> Blocks, ImmutableArray<L
 /// <param name="Attention">Self-attention, or null.</param>
 /// <param name="FeedForward">Feed-forward, or null.</param>
 /// <param name="Experts">A mixture of experts in place of the feed-forward, or null.</param>
-public sealed record BlockPlan(AttentionPlan? Attention, FeedForwardPlan? FeedForward, ExpertsPlan? Experts = null);
+public sealed record BlockPlan(AttentionPlan? Attention, FeedForwardPlan? FeedForward, ExpertsPlan? Experts = null)
+{
+    /// <summary>A matrix in place of attention, hidden → hidden, so that a row sees itself alone (Bercovich et al. 2024, Puzzle); or null.</summary>
+    public LinearPlan? AttentionLinear { get; init; }
+
+    /// <summary>A matrix in place of the feed-forward, hidden → hidden; or null.</summary>
+    public LinearPlan? FeedForwardLinear { get; init; }
+
+    /// <summary>The matrices in place of sublayers.</summary>
+    public IEnumerable<LinearPlan> Linears => ((LinearPlan?[])[AttentionLinear, FeedForwardLinear]).OfType<LinearPlan>();
+}
 
 /// <summary>One application of a block.</summary>
 /// <param name="Block">Index into <see cref="LayerMap.Blocks"/>.</param>
-/// <param name="KvSlot">Index into <see cref="LayerMap.KvSlots"/>.</param>
-/// <param name="AttentionNorm">Norm before attention; null where the block has no attention.</param>
-/// <param name="FeedForwardNorm">Norm before the feed-forward; null where the block has none.</param>
+/// <param name="KvSlot">Index into <see cref="LayerMap.KvSlots"/>; <see cref="NoKvSlot"/> where the block has no attention.</param>
+/// <param name="AttentionNorm">Norm before attention or what is in its place; null where the block has neither.</param>
+/// <param name="FeedForwardNorm">Norm before the feed-forward or what is in its place; null where the block has neither.</param>
 public sealed record LayerStep(int Block, int KvSlot, NormPlan? AttentionNorm, NormPlan? FeedForwardNorm)
 {
+    /// <summary>There are no keys and values.</summary>
+    public const int NoKvSlot = -1;
+
     /// <summary>
     /// False where the slot already holds this token's key and value, written by an earlier step (recursive KV sharing): the step computes queries
     /// only, and the slot holds every token of the sequence.
     /// </summary>
     public bool WritesKv { get; init; } = true;
+
+    /// <summary>
+    /// What the residual stream is multiplied with before attention is added to it, width before → width behind (Ashkboos et al. 2024, SliceGPT: rotations that
+    /// lie between sublayers, cut to fewer rows and columns); null where it stays as it is.
+    /// </summary>
+    public LinearPlan? AttentionResidual { get; init; }
+
+    /// <summary>As <see cref="AttentionResidual"/>, of the feed-forward.</summary>
+    public LinearPlan? FeedForwardResidual { get; init; }
+
+    /// <summary>The matrices of the residual stream.</summary>
+    public IEnumerable<LinearPlan> Residuals => ((LinearPlan?[])[AttentionResidual, FeedForwardResidual]).OfType<LinearPlan>();
 }
 
 /// <summary>Shape of the keys and values of a slot: per token, K and V are [kvHeads, headDim] each, or K is and V is a part of it.</summary>

@@ -36,6 +36,10 @@ public static class LayerOrder
         {
             throw new EngineException("the model is recursive: its layers already have an order of their own", item: Item);
         }
+        if (layers.ChangesResidual)
+        {
+            throw new EngineException("the model's layers were rotated to fit each other, and have no other order", item: Item);
+        }
         Require(uses, layers.Steps.Length);
 
         int[] moved = new int[layers.Blocks.Length];
@@ -54,13 +58,22 @@ public static class LayerOrder
                 block = blocks.Count;
                 blocks.Add(layers.Blocks[weights.Block]);
             }
-            // Streams differ from the first attention on, wherever in the original model it stood.
-            slots.Add(layers.KvSlots[weights.KvSlot] with { SharedByStreams = sharesFirst && steps.Count == 0 });
-            steps.Add(norms with { Block = block, KvSlot = steps.Count });
+            int slot = LayerStep.NoKvSlot;
+            if (weights.KvSlot != LayerStep.NoKvSlot)
+            {
+                // Streams differ from the first attention on, wherever in the original model it stood.
+                slot = slots.Count;
+                slots.Add(layers.KvSlots[weights.KvSlot] with { SharedByStreams = sharesFirst && steps.Count == 0 });
+            }
+            steps.Add(norms with { Block = block, KvSlot = slot });
+        }
+        if (slots.Count == 0)
+        {
+            throw new EngineException("expected a layer with attention, found none", item: Item);
         }
         return plan with
         {
-            Layers = new LayerMap(blocks.ToImmutable(), steps.MoveToImmutable(), slots.MoveToImmutable()),
+            Layers = new LayerMap(blocks.ToImmutable(), steps.MoveToImmutable(), slots.ToImmutable()),
             Streams = plan.Streams is null ? null : new StreamsPlan([.. plan.Streams.Sets.Select(set => set.Count == 1
                 ? set
                 : set with { Prefixes = [.. uses.Select(use => set.Prefixes[use.Layer])] })]),

@@ -13,7 +13,7 @@ public sealed record ModelPlan
     /// <summary>Rows of the embedding and of the head.</summary>
     public required int VocabularySize { get; init; }
 
-    /// <summary>Width of the residual stream.</summary>
+    /// <summary>Width of the residual stream: everywhere, but for what <see cref="LayerStep.AttentionResidual"/> and its like change.</summary>
     public required int HiddenSize { get; init; }
 
     /// <summary>The longest sequence in tokens that the model was made for.</summary>
@@ -31,7 +31,7 @@ public sealed record ModelPlan
     /// <summary>The norm before the head.</summary>
     public required NormPlan FinalNorm { get; init; }
 
-    /// <summary>Hidden state to logits [hiddenSize → vocabularySize]; names the embedding's tensor where they are tied.</summary>
+    /// <summary>Hidden state to logits [width of the residual stream → vocabularySize]; names the embedding's tensor where they are tied.</summary>
     public required LinearPlan Head { get; init; }
 
     /// <summary>Parallel streams, or null.</summary>
@@ -119,9 +119,15 @@ public enum NormKind
 /// <summary>A normalisation over the last dimension of its input.</summary>
 /// <param name="Kind">RMS or layer norm.</param>
 /// <param name="Epsilon">Added under the square root.</param>
-/// <param name="Weight">Gain, [width].</param>
+/// <param name="Weight">Gain, [width]; null for 1.</param>
 /// <param name="Bias">Offset, [width], or null.</param>
-public sealed record NormPlan(NormKind Kind, float Epsilon, WeightRef Weight, WeightRef? Bias = null);
+public sealed record NormPlan(NormKind Kind, float Epsilon, WeightRef? Weight, WeightRef? Bias = null)
+{
+    /// <summary>
+    /// What an RMS norm divides the sum of squares by; null for the width. Of rows that were cut (Ashkboos et al. 2024, SliceGPT) it is the width they had.
+    /// </summary>
+    public int? MeanWidth { get; init; }
+}
 
 /// <summary>Which two elements of a head are rotated together.</summary>
 public enum RopePairing

@@ -16,7 +16,7 @@ public static class ModelPlanReader
     [
         Llama.Family, Mistral.Family, Qwen2.Family, Qwen3.Family, Gpt2.Family, ParScale.Family, MixtureOfRecursions.Family,
         Mixtral.Family, Qwen2Moe.Family, Qwen3Moe.Family, Olmoe.Family, DeepSeek.Family, DeepSeekLatent.V2, DeepSeekLatent.V3, PhiMoe.Family,
-        GptOss.Family, LlamaMoeRnn.Family,
+        GptOss.Family, LlamaMoeRnn.Family, DeciLm.Family, SliceGpt.Family,
     ];
 
     /// <summary>

@@ -34,7 +34,7 @@ internal static class SharedWeights
         int[] moved = new int[blocks.Length];
         for (int i = 0; i < blocks.Length; i++)
         {
-            var block = new BlockPlan(attention[i], feedForward[i], experts[i]);
+            BlockPlan block = blocks[i] with { Attention = attention[i], FeedForward = feedForward[i], Experts = experts[i] };
             if (!indexOf.TryGetValue(block, out moved[i]))
             {
                 indexOf[block] = moved[i] = distinct.Count;
@@ -323,7 +323,7 @@ internal static class SharedWeights
 
         public void Add(NormPlan? norm)
         {
-            Add(norm is null ? "no norm" : $"{norm.Kind} {norm.Epsilon:R}");
+            Add(norm is null ? "no norm" : $"{norm.Kind} {norm.Epsilon:R} {norm.MeanWidth}");
             Add(norm?.Weight);
             Add(norm?.Bias);
         }
@@ -355,7 +355,8 @@ internal static class SharedWeights
 
         public bool Equals(BlockPlan? a, BlockPlan? b) =>
             ReferenceEquals(a?.Attention, b?.Attention) && ReferenceEquals(a?.FeedForward, b?.FeedForward)
-            && ReferenceEquals(a?.Experts, b?.Experts);
+            && ReferenceEquals(a?.Experts, b?.Experts) && ReferenceEquals(a?.AttentionLinear, b?.AttentionLinear)
+            && ReferenceEquals(a?.FeedForwardLinear, b?.FeedForwardLinear);
 
         public int GetHashCode(BlockPlan block) => HashCode.Combine(
             RuntimeHelpers.GetHashCode(block.Attention), RuntimeHelpers.GetHashCode(block.FeedForward), RuntimeHelpers.GetHashCode(block.Experts));

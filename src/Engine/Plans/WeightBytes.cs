@@ -71,12 +71,14 @@ public sealed class WeightBytes(Checkpoint checkpoint, Func<TensorView, DType>? 
         long experts = 0;
         long others = Of(plan.Head) + Of(plan.FinalNorm) + Share(plan.Embedding.Positions, long.MaxValue);
         others += plan.Head.Parts.Any(part => part.Weight?.Tensor == plan.Embedding.Tokens.Tensor) ? 0 : Share(plan.Embedding.Tokens, long.MaxValue);
+        others += plan.Layers.Steps.SelectMany(static step => step.Residuals).Sum(Of);
         others += plan.Layers.Steps.SelectMany(static step => (NormPlan?[])[step.AttentionNorm, step.FeedForwardNorm]).Distinct().Sum(norm => Of(norm));
         HashSet<object> counted = new(ReferenceEqualityComparer.Instance);
         foreach (BlockPlan block in plan.Layers.Blocks)
         {
             others += block.Attention is { } attention && counted.Add(attention) ? Of(attention) : 0;
             others += block.FeedForward is { } feedForward && counted.Add(feedForward) ? Of(feedForward) : 0;
+            others += block.Linears.Where(counted.Add).Sum(Of);
             if (block.Experts is { } mixture && counted.Add(mixture))
             {
                 others += Of(mixture.Router);

@@ -43,7 +43,11 @@ internal sealed unsafe class WeightRows : IDisposable
     /// <exception cref="EngineException">A tensor is missing, there is no such slice, or codes and scales do not fit each other.</exception>
     public static WeightRows Open(WeightRef weight, int rows, Checkpoint checkpoint)
     {
-        TensorView tensor = Slice(weight, checkpoint[weight.Tensor], weight.Scales is null ? 2 : 3, checkpoint);
+        TensorView whole = checkpoint[weight.Tensor], tensor = Slice(weight, whole, weight.Scales is null ? 2 : 3, checkpoint);
+        if (whole.Coded is not null && weight.Slice is { } slice)
+        {
+            return new WeightRows(whole, FirstOfSlice(weight, rows, slice, tensor, checkpoint), weight.RowStep, weight.Transposed);
+        }
         return weight.Scales is null
             ? new WeightRows(tensor, weight.FirstRow, weight.RowStep, weight.Transposed)
             : Join(weight, rows, tensor, Slice(weight, checkpoint[weight.Scales], 2, checkpoint), checkpoint);
@@ -123,6 +127,16 @@ internal sealed unsafe class WeightRows : IDisposable
         }
         long bytes = tensor.ByteLength / tensor.Shape[0];
         return tensor with { Shape = tensor.Shape[1..], Address = (nint)(tensor.Address + slice * bytes), ByteLength = bytes };
+    }
+
+    /// <summary>Rows of codes are not cut out, but found in the whole: the first that is wanted, all being within the slice.</summary>
+    private static long FirstOfSlice(WeightRef weight, int rows, int slice, TensorView part, Checkpoint checkpoint)
+    {
+        long span = rows == 0 ? 0 : (rows - 1L) * weight.RowStep + 1;
+        return weight.FirstRow >= 0 && weight.FirstRow <= part.Rows - span
+            ? slice * part.Rows + weight.FirstRow
+            : throw new EngineException(
+                $"expected the shape [{weight.FirstRow + span} or more, …] of a slice, found {part.DescribeShape()}", checkpoint.Path, part.Name);
     }
 
     /// <summary>MXFP4 blocks of the wanted rows alone: what is joined is their order, and the matrix has no others.</summary>

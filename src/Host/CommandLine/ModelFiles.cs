@@ -10,12 +10,13 @@ internal static class ModelFiles
 {
     /// <summary>Opens the models.</summary>
     /// <param name="paths">One or more.</param>
+    /// <param name="mask">Masks for the weights of the only one, or null.</param>
     /// <exception cref="EngineException">One cannot be read, or several do not belong together. Nothing stays open.</exception>
-    public static Checkpoint Open(IReadOnlyList<string> paths)
+    public static Checkpoint Open(IReadOnlyList<string> paths, string? mask = null)
     {
         if (paths.Count == 1)
         {
-            return CheckpointFile.Open(paths[0]);
+            return CheckpointFile.Open(paths[0], mask);
         }
         List<Checkpoint> parts = [];
         try
@@ -46,10 +47,11 @@ internal static class ModelFiles
     /// <summary>Opens the models, and refuses those that options do not fit.</summary>
     /// <param name="paths">One or more.</param>
     /// <param name="require">Throws for a model (its plan, its path) that does not fit; null where nothing is asked for.</param>
-    /// <exception cref="EngineException">As <see cref="Open(IReadOnlyList{string})"/>, and what <paramref name="require"/> throws. Nothing stays open.</exception>
-    public static Checkpoint Open(IReadOnlyList<string> paths, Action<ModelPlan, string>? require)
+    /// <param name="mask">Masks for the weights of the only one, or null.</param>
+    /// <exception cref="EngineException">As <see cref="Open(IReadOnlyList{string}, string?)"/>, and what <paramref name="require"/> throws. Nothing stays open.</exception>
+    public static Checkpoint Open(IReadOnlyList<string> paths, Action<ModelPlan, string>? require, string? mask = null)
     {
-        Checkpoint checkpoint = Open(paths);
+        Checkpoint checkpoint = Open(paths, mask);
         try
         {
             require?.Invoke(ModelPlanReader.Read(checkpoint), checkpoint.Path);

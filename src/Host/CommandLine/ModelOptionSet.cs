@@ -5,7 +5,7 @@ using Engine.Plans;
 
 namespace Host.CommandLine;
 
-/// <summary>Which model to load and how: <c>-m</c>, <c>--kv</c>, <c>--routing</c>, <c>--streams</c>, and what <see cref="RunOptionSet"/> has.</summary>
+/// <summary>Which model to load and how: <c>-m</c>, <c>--kv</c>, <c>--routing</c>, <c>--streams</c>, <c>--mask</c>, and what <see cref="RunOptionSet"/> has.</summary>
 /// <param name="kvByDefault">How keys and values are stored where <c>--kv</c> does not say.</param>
 /// <param name="contextOption">What stands in for <c>--context</c> in a command where it means more; null for the usual one.</param>
 internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option<int?>? contextOption = null)
@@ -14,12 +14,13 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
     private readonly Option<KvFormat> kv = Options.Kv(kvByDefault);
     private readonly Option<DepthSelection> routing = Options.Routing();
     private readonly Option<int?> streams = Options.Streams();
+    private readonly Option<string?> mask = Options.Mask();
     private readonly RunOptionSet run = new(contextOption);
 
     /// <summary>Adds the options to a command.</summary>
     public void AddTo(Command command)
     {
-        foreach (Option option in (Option[])[paths, .. run.All, kv, routing, streams])
+        foreach (Option option in (Option[])[paths, .. run.All, kv, routing, streams, mask])
         {
             command.Add(option);
         }
@@ -42,6 +43,11 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
         // First what is wrong whatever the model.
         UsageException.Check(options.Validate);
         string[] given = DefaultModel.Resolve(parse.GetValue(paths));
+        string? masks = parse.GetValue(mask);
+        if (masks is not null && given.Length > 1)
+        {
+            throw new UsageException($"{mask.Name}: belongs to one model; found {given.Length}");
+        }
         Action<ModelPlan, string>? needs = run.Needs(parse);
         if (parse.GetResult(routing) is { Implicit: false })
         {
@@ -51,6 +57,6 @@ internal sealed class ModelOptionSet(KvFormat kvByDefault = KvFormat.F16, Option
         {
             needs += (plan, path) => ModelNeeds.StreamSet(plan, path, streams.Name, count);
         }
-        return LoadedModel.Load(() => ModelFiles.Open(given, needs + require), given[0], options, cancellationToken) with { Streams = Streams(parse) };
+        return LoadedModel.Load(() => ModelFiles.Open(given, needs + require, masks), given[0], options, cancellationToken) with { Streams = Streams(parse) };
     }
 }

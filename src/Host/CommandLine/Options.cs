@@ -26,6 +26,12 @@ internal static class Options
         HelpName = "PATH",
     };
 
+    public static Option<string?> Mask() => new("--mask")
+    {
+        Description = "Masks for the weights of a Hugging Face folder, a .npz with a bit per weight (MaskLLM); without it mask_compressed.npz in the folder, where there is one.",
+        HelpName = "FILE",
+    };
+
     public static Option<int?> Threads() => OptionalNumber<int>("--threads", "Threads; without it one per processor.", "T", "-t");
 
     public static Option<int?> ContextLength() => OptionalNumber<int>(

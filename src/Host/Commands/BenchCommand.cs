@@ -54,7 +54,7 @@ internal sealed class BenchCommand
     private readonly Option<string?> synthetic = new("--synthetic")
     {
         Description = $"Instead of measuring, write random weights, so that every engine can read the same: {SyntheticFile.Shapes}.",
-        HelpName = "SHAPE[:FORMAT]",
+        HelpName = "SHAPE[:FORMAT[:ZEROS]]",
     };
 
     private readonly Option<string?> output = new("--out", "-o")

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Engine;
+using Engine.Checkpoints;
 using Engine.Checkpoints.Writing;
 using Engine.Compression;
 using Engine.Text;
@@ -46,8 +47,14 @@ internal sealed class CompressCommand
     };
 
     private readonly Option<RoundingMethod?> method = Options.OptionalChoice<RoundingMethod>(
-        "--method", "How integers are rounded: to the nearest, or by a calibration text; without it gptq where there is one, else rtn.",
+        "--method", "How weights are rounded to codes: to the nearest, or by a calibration text; without it gptq where there is one, else rtn.",
         [("rtn", RoundingMethod.Rtn), ("gptq", RoundingMethod.Gptq)]);
+
+    private readonly Option<bool?> actOrder = new("--act-order")
+    {
+        Description = "GPTQ rounds the inputs of largest activations first, while groups stay neighbours; without it true, but together with sparsegpt.",
+        HelpName = "true|false",
+    };
 
     private readonly Option<int> dropLayers = Options.Count(
         "--drop-layers", "Leave out so many layers: those whose input and output are most alike in a calibration text.", 0, 0);
@@ -60,6 +67,10 @@ internal sealed class CompressCommand
 
     private readonly Option<int> mergeExperts = Options.Count(
         "--merge-experts", "Merge so many experts of every mixture, those that a calibration text is sent to least, into those whose router logits are most alike.", 0, 0);
+
+    private readonly Option<double> dropHeads = Options.Number(
+        "--drop-heads", "Leave so many attention heads out of every layer, or a part of them such as 0.25: key-value heads with the query heads that share them, those that "
+        + "contribute least to a calibration text.", 0.0, "N|PART");
 
     private readonly Option<double> narrow = Options.Number(
         "--narrow", "Leave out a part of the inner neurons of every feed-forward, such as 0.25: those that contribute least to a calibration text.", 0.0, "PART");
@@ -90,7 +101,7 @@ internal sealed class CompressCommand
     {
         Command command = new("compress", "Make a smaller checkpoint: prune, quantize, or leave parts out.")
         {
-            model, output, prune, criterion, quantize, method, dropLayers, shareLayers, dropExperts, mergeExperts, narrow, calibration, calibrationTokens, layersPerPass, perplexity, chunks, threads, json,
+            model, output, prune, criterion, quantize, method, actOrder, dropLayers, shareLayers, dropExperts, mergeExperts, dropHeads, narrow, calibration, calibrationTokens, layersPerPass, perplexity, chunks, threads, json,
         };
         command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
         return command;
@@ -139,17 +150,21 @@ internal sealed class CompressCommand
         UsageException.Check(() => pattern = pruned is null ? null : SparsityPattern.Parse(pruned));
         bool isInteger = format?.StartsWith("int", StringComparison.OrdinalIgnoreCase) == true;
         UsageException.Check(() => integers = isInteger ? IntegerFormat.Parse(format!) : null);
+        QuantizationRecipe? gguf = format is null || isInteger ? null : ConvertCommand.Recipe(format, quantize.Name);
+        bool hasCodes = gguf is not null && CompressionOptions.HasCodes(gguf);
         CompressionOptions options = new()
         {
             Prune = pattern,
             Criterion = parse.GetValue(criterion) ?? (calibrates && pattern is not null ? PruningCriterion.SparseGpt : PruningCriterion.Magnitude),
             Quantize = integers,
-            Method = parse.GetValue(method) ?? (calibrates && isInteger ? RoundingMethod.Gptq : RoundingMethod.Rtn),
-            Gguf = format is null || isInteger ? null : ConvertCommand.Recipe(format, quantize.Name),
+            Method = parse.GetValue(method) ?? (calibrates && (isInteger || hasCodes) ? RoundingMethod.Gptq : RoundingMethod.Rtn),
+            ActOrder = parse.GetValue(actOrder),
+            Gguf = gguf,
             DropLayers = parse.GetValue(dropLayers),
             ShareLayers = parse.GetValue(shareLayers),
             DropExperts = parse.GetValue(dropExperts),
             MergeExperts = parse.GetValue(mergeExperts),
+            DropHeads = parse.GetValue(dropHeads),
             Narrow = parse.GetValue(narrow),
             LayersPerPass = parse.GetValue(layersPerPass),
         };
@@ -158,7 +173,7 @@ internal sealed class CompressCommand
         if (uses && !calibrates)
         {
             Option asked = options.Method == RoundingMethod.Gptq ? method : options.NeedsCalibration ? criterion
-                : ((Option[])[dropLayers, shareLayers, dropExperts, mergeExperts, narrow]).First(option => parse.GetResult(option) is { Implicit: false });
+                : ((Option[])[dropLayers, shareLayers, dropExperts, mergeExperts, dropHeads, narrow]).First(option => parse.GetResult(option) is { Implicit: false });
             throw new UsageException($"{asked.Name}: needs a text to calibrate with, {calibration.Name} FILE");
         }
         foreach ((Option option, bool isUsed) in (ReadOnlySpan<(Option, bool)>)[(calibrationTokens, uses), (layersPerPass, options.NeedsCalibration)])

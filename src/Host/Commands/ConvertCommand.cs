@@ -12,6 +12,7 @@ internal sealed class ConvertCommand
     private static readonly string formats = string.Join(", ", QuantizationRecipe.All.Select(static recipe => recipe.Name));
 
     private readonly Option<string?> model = Options.Model();
+    private readonly Option<string?> mask = Options.Mask();
     private readonly Option<bool> json = Options.Json();
     private readonly Option<string> output = new("--out", "-o")
     {
@@ -31,7 +32,7 @@ internal sealed class ConvertCommand
 
     private Command ToCommand()
     {
-        Command command = new("convert", "Write a checkpoint as GGUF in another format.") { model, output, format, json };
+        Command command = new("convert", "Write a checkpoint as GGUF in another format.") { model, mask, output, format, json };
         command.SetAction((parse, cancellationToken) => Task.FromResult(Run(parse, cancellationToken)));
         return command;
     }
@@ -44,7 +45,7 @@ internal sealed class ConvertCommand
         {
             throw new EngineException("the file cannot be converted onto itself", target);
         }
-        using (Checkpoint checkpoint = CheckpointFile.Open(source))
+        using (Checkpoint checkpoint = CheckpointFile.Open(source, parse.GetValue(mask)))
         {
             GgufConverter.Convert(checkpoint, target, recipe, cancellationToken);
         }

@@ -133,6 +133,10 @@ internal sealed class InspectCommand
                 + $"heads {plan.Heads}/{plan.KvHeads} × {plan.HeadDim}, vocabulary {plan.VocabularySize}"
                 + $"{(plan.TiedEmbeddings ? " (tied)" : "")}, context {plan.ContextLength}"
                 + (plan.LongContextLength is { } extended ? $" (up to {extended} with --context)" : ""));
+            if (plan.LayerShapes is { } shapes)
+            {
+                Console.Out.WriteLine(LayerShape.Describe(shapes));
+            }
             if (plan.Recursion is { } recursion)
             {
                 string weights = recursion.SharedBlocks ? "the same weights" : "weights that are not all the same";

@@ -1,12 +1,13 @@
 using Engine;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Writing;
+using Engine.Transforms.Pruning;
 using Host.CommandLine;
 
 namespace Host.Commands;
 
 /// <summary>
-/// <c>bench --synthetic SHAPE[:FORMAT[:2:4]]</c>: random weights in the shape of a real model, as a GGUF or, for models that GGUF has no names for, as a
+/// <c>bench --synthetic SHAPE[:FORMAT[:ZEROS]]</c>: random weights in the shape of a real model, as a GGUF or, for models that GGUF has no names for, as a
 /// Hugging Face folder. The same arguments give the same files.
 /// </summary>
 internal static class SyntheticFile
@@ -15,11 +16,9 @@ internal static class SyntheticFile
 
     private static readonly DType[] FolderFormats = [DType.BF16, DType.F16, DType.F32];
 
-    private const string TwoOfFour = "2:4";
-
     /// <summary>The shapes, for help: those of files, then those of folders.</summary>
     public static string Shapes { get; } =
-        $"{Names(SyntheticShape.Presets.Keys)} (a GGUF; with :FORMAT, and :{TwoOfFour} for two zeros in every four weights of the layers), {Names(SyntheticFolderShape.Presets.Keys)} (a folder)";
+        $"{Names(SyntheticShape.Presets.Keys)} (a GGUF; with :FORMAT, and :{SparsityPattern.TwoOfFour} for two zeros in every four weights of the layers, or :0.7 for such a part of them), {Names(SyntheticFolderShape.Presets.Keys)} (a folder)";
 
     public static int Write(string description, string path, bool asJson, CancellationToken cancellationToken)
     {
@@ -28,8 +27,8 @@ internal static class SyntheticFile
         {
             [{ } name, { } format] when SyntheticShape.Presets.TryGetValue(name, out SyntheticShape? shape) =>
                 WriteFile(name, shape, format, path, cancellationToken),
-            [{ } name, { } format, TwoOfFour] when SyntheticShape.Presets.TryGetValue(name, out SyntheticShape? shape) =>
-                WriteFile(name, shape with { TwoOfFour = true }, format, path, cancellationToken),
+            [{ } name, { } format, { } zeros] when SyntheticShape.Presets.TryGetValue(name, out SyntheticShape? shape) =>
+                WriteFile(name, shape with { Sparsity = Zeros(zeros) }, format, path, cancellationToken),
             [{ } name] when SyntheticFolderShape.Presets.TryGetValue(name, out SyntheticFolderShape? shape) =>
                 WriteFolder(name, shape, DType.BF16, path, cancellationToken),
             [{ } name, { } format] when SyntheticFolderShape.Presets.TryGetValue(name, out SyntheticFolderShape? shape) =>
@@ -64,6 +63,18 @@ internal static class SyntheticFile
         SyntheticFolder.Write(path, shape, format, Seed, cancellationToken);
         return new SyntheticResult(
             path, name, format.ToString(), new DirectoryInfo(path).EnumerateFiles().Sum(static file => file.Length));
+    }
+
+    private static SparsityPattern Zeros(string text)
+    {
+        try
+        {
+            return SparsityPattern.Parse(text);
+        }
+        catch (EngineException refused)
+        {
+            throw new UsageException($"--synthetic: {refused.Reason}");
+        }
     }
 
     private static DType FolderFormat(string name)

@@ -95,6 +95,9 @@ internal sealed record PlanDescription(
     /// <summary>Neurons of feed-forwards and experts that are stored but contribute nothing, and are left out; absent without a scan.</summary>
     public long? RemovedNeurons { get; init; }
 
+    /// <summary>What each layer has where layers differ; absent where all are alike.</summary>
+    public IReadOnlyList<LayerShape>? LayerShapes { get; init; }
+
     public static PlanDescription Of(ModelPlan plan, Checkpoint checkpoint)
     {
         ImmutableArray<BlockPlan> blocks = plan.Layers.Blocks;
@@ -107,7 +110,10 @@ internal sealed record PlanDescription(
             plan.Head.Parts.Any(part => part.Weight?.Tensor == plan.Embedding.Tokens.Tensor),
             plan.Layers.Recursion is { } recursion ? RecursionDescription.Of(recursion, plan.Layers) : null,
             plan.Streams is { } streams ? [.. streams.Sets.Select(static set => set.Count)] : null,
-            plan.Experts().Any() ? ExpertsDescription.Of(plan, new WeightBytes(checkpoint)) : null);
+            plan.Experts().Any() ? ExpertsDescription.Of(plan, new WeightBytes(checkpoint)) : null)
+        {
+            LayerShapes = LayerShape.Of(plan),
+        };
     }
 }
 

@@ -15,6 +15,7 @@ internal static class WeightTraffic
             bytes += sizes.Of(step.AttentionNorm) + sizes.Of(step.FeedForwardNorm);
             bytes += block.Attention is null ? 0 : sizes.Of(block.Attention);
             bytes += block.FeedForward is null ? 0 : sizes.Of(block.FeedForward);
+            bytes += block.Linears.Sum(sizes.Of) + step.Residuals.Sum(sizes.Of);
             bytes += block.Experts is null ? 0 : sizes.Of(block.Experts.Router);
         }
         return bytes;

@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Gguf;
 using Engine.Checkpoints.Writing;
+using Engine.Transforms.Pruning;
 using Xunit;
 
 namespace Engine.Tests.Checkpoints;
@@ -149,12 +150,25 @@ public sealed class ConverterTests : IDisposable
     [Fact]
     public void A_synthetic_model_can_have_two_zeros_in_every_four_weights()
     {
-        var shape = new SyntheticShape("llama", 2, 128, 256, 4, 2, 32, 300, true, 10000f, 512) { TwoOfFour = true };
+        var shape = new SyntheticShape("llama", 2, 128, 256, 4, 2, 32, 300, true, 10000f, 512) { Sparsity = SparsityPattern.TwoOfFour };
         SyntheticModel.WriteGguf(folder.File("a.gguf"), shape, QuantizationRecipe.Named("Q8_0"), seed);
         using Checkpoint model = CheckpointFile.Open(folder.File("a.gguf"));
         foreach (string name in model.TensorNames.Where(name => model[name].Shape.Length == 2))
         {
             bool conforms = model[name].ToFloats().Chunk(4).All(static four => four.Count(static value => value == 0) >= 2);
+            Assert.Equal(name != "model.embed_tokens.weight", conforms);
+        }
+    }
+
+    [Fact]
+    public void A_synthetic_model_can_have_a_part_of_the_weights_of_each_row_zero()
+    {
+        var shape = new SyntheticShape("llama", 2, 128, 256, 4, 2, 32, 300, true, 10000f, 512) { Sparsity = SparsityPattern.Unstructured(0.75) };
+        SyntheticModel.WriteGguf(folder.File("a.gguf"), shape, QuantizationRecipe.Named("F16"), seed);
+        using Checkpoint model = CheckpointFile.Open(folder.File("a.gguf"));
+        foreach (string name in model.TensorNames.Where(name => model[name].Shape.Length == 2))
+        {
+            bool conforms = model[name].ToFloats().Chunk((int)model[name].Columns).All(static row => row.Count(static value => value == 0) == row.Length * 3 / 4);
             Assert.Equal(name != "model.embed_tokens.weight", conforms);
         }
     }

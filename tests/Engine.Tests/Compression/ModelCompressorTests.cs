@@ -85,14 +85,22 @@ public sealed class ModelCompressorTests : IDisposable
     }
 
     [Theory]
-    [InlineData(1, "calibrating layer 2 of 3")]
-    [InlineData(2, "layer 2 of 3")]
-    public void Work_that_is_interrupted_goes_on_and_ends_as_it_would_have(int layersPerPass, string stage)
+    [InlineData(1, "calibrating layer 2 of 3", "half")]
+    [InlineData(2, "layer 2 of 3", "half")]
+    [InlineData(1, "layer 3 of 3", "blocks")]
+    [InlineData(1, "calibrating layer 2 of 3", "heads and integers")]
+    public void Work_that_is_interrupted_goes_on_and_ends_as_it_would_have(int layersPerPass, string stage, string work)
     {
-        TinyModel model = Make("qwen2_moe");
+        TinyModel model = Make(work switch { "half" => "qwen2_moe", "blocks" => "mixtral", _ => "qwen3_moe" });
         string source = ModelFolder.Write(folder, model), whole = folder.File("whole"), resumed = folder.File("resumed");
         int[][] text = ModelFolder.Text(model);
-        CompressionOptions options = SparseGpt with { Prune = SparsityPattern.Unstructured(0.5), LayersPerPass = layersPerPass };
+        CompressionOptions options = work switch
+        {
+            "half" => SparseGpt with { Prune = SparsityPattern.Unstructured(0.5) },
+            "blocks" => new() { Gguf = QuantizationRecipe.Named("Q4_0"), Method = RoundingMethod.Gptq },
+            _ => new() { DropHeads = 1, Quantize = IntegerFormat.Parse("int8"), Method = RoundingMethod.Gptq },
+        } with
+        { LayersPerPass = layersPerPass };
         Compress(source, whole, options, text);
 
         using (ModelCompressor first = ModelCompressor.Open(source, resumed, options, text))
@@ -101,7 +109,7 @@ public sealed class ModelCompressorTests : IDisposable
             var progress = new Stop(stop, stage);
             Assert.ThrowsAny<OperationCanceledException>(() => first.Run(progress, stop.Token));
         }
-        Assert.False(Directory.Exists(resumed));
+        Assert.False(Path.Exists(resumed));
         string layer = Path.Combine(resumed + ".partial", "layer-00000.safetensors");
         DateTime written = File.GetLastWriteTimeUtc(layer);
         // Not with other options, nor with another text.
@@ -115,8 +123,12 @@ public sealed class ModelCompressorTests : IDisposable
             Assert.Equal(written, File.GetLastWriteTimeUtc(layer));
             second.Write();
         }
-        Assert.Equal(ModelFolder.Content(whole), ModelFolder.Content(resumed));
+        Assert.Equal(Content(whole), Content(resumed));
         Assert.False(Directory.Exists(resumed + ".partial"));
+
+        static IEnumerable<string> Content(string path) => Directory.Exists(path)
+            ? ModelFolder.Content(path).Select(static file => $"{file.Key} {file.Value}").Order()
+            : [Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(path)))];
     }
 
     [Fact]
@@ -228,6 +240,47 @@ public sealed class ModelCompressorTests : IDisposable
         }
     }
 
+    [Theory]
+    [InlineData("llama tied", "Q4_0")]
+    [InlineData("llama with heads of 128", "Q4_K_M")]
+    [InlineData("qwen3_moe", "Q8_0")]
+    [InlineData("qwen3_moe fused", "IQ4_NL")]
+    [InlineData("mixtral", "Q5_1")]
+    public void Codes_of_a_gguf_are_those_that_were_chosen(string name, string format)
+    {
+        TinyModel model = Make(name);
+        string source = ModelFolder.Write(folder, model), dense = folder.File("dense.gguf"), target = folder.File("out.gguf");
+        using (Checkpoint checkpoint = CheckpointFile.Open(source))
+        {
+            GgufConverter.Convert(checkpoint, dense, QuantizationRecipe.Named("F32"));
+        }
+        CompressionOptions options = new() { Gguf = QuantizationRecipe.Named(format), Method = RoundingMethod.Gptq };
+        // From a folder, and from a GGUF, whose rows of queries have another order.
+        foreach (string from in (string[])[source, dense])
+        {
+            using ModelCompressor compressor = ModelCompressor.Open(from, target, options, ModelFolder.Text(model));
+            compressor.Run();
+            Dictionary<string, string[]> chosen;
+            using (Checkpoint compressed = compressor.OpenCompressed())
+            {
+                chosen = Linears(compressed).Where(tensor => compressed[tensor].Columns % 32 == 0).ToDictionary(static tensor => tensor, tensor => Rows(compressed[tensor]));
+            }
+            compressor.Write();
+            using Checkpoint written = CheckpointFile.Open(target);
+            Dictionary<string, string[]> found = Linears(written).ToDictionary(static tensor => tensor, tensor => Rows(written[tensor]));
+            Assert.True(chosen.Count >= 12);
+            // Experts are one tensor in a GGUF, gate and up are two.
+            Assert.Equal(
+                chosen.Values.SelectMany(static rows => rows).Order(),
+                found.Where(tensor => written[tensor.Key].Columns % 32 == 0).SelectMany(static tensor => tensor.Value).Order());
+            Assert.True(chosen.Keys.Where(found.ContainsKey).All(tensor => chosen[tensor].Order().SequenceEqual(found[tensor].Order())));
+            Assert.All(Linears(written).Where(tensor => written[tensor].Columns % 32 == 0), tensor => Assert.True(BlockMatrix.Takes(written[tensor].DType), tensor));
+        }
+
+        static string[] Rows(TensorView tensor) =>
+            [.. Enumerable.Range(0, (int)tensor.Rows).Select(row => $"{tensor.DType} {Convert.ToHexString(tensor.Row(row))}")];
+    }
+
     [Fact]
     public void What_cannot_be_done_is_refused_before_anything_is_written()
     {
@@ -238,7 +291,10 @@ public sealed class ModelCompressorTests : IDisposable
         Refused("neither pruning nor a format", source, new CompressionOptions());
         Refused("nothing is", source, integers with { Criterion = PruningCriterion.Wanda });
         Refused("no exact zero", source, SparseGpt with { Gguf = QuantizationRecipe.Named("Q4_K") });
-        Refused("not asked for", source, new CompressionOptions { Prune = SparsityPattern.TwoOfFour, Method = RoundingMethod.Gptq });
+        Refused("no format is asked for", source, new CompressionOptions { Prune = SparsityPattern.TwoOfFour, Method = RoundingMethod.Gptq });
+        Refused("F16 has no codes to choose", source, new CompressionOptions { Gguf = QuantizationRecipe.Named("F16"), Method = RoundingMethod.Gptq });
+        Refused("order of GPTQ", source, integers with { ActOrder = true });
+        Refused("chooses among neighbours", source, SparseGpt with { Quantize = integers.Quantize, Method = RoundingMethod.Gptq, ActOrder = true });
         Directory.Delete(source, recursive: true);
         source = ModelFolder.Write(folder, Make("llama tied"));
         Refused("model.layers.0.self_attn.q_proj.weight: groups of 128 need a multiple of 128 inputs, found 32", source,
@@ -261,9 +317,10 @@ public sealed class ModelCompressorTests : IDisposable
 
     private static TinyModel Make(string name)
     {
-        if (name == "deepseek" || name.Contains("_moe", StringComparison.Ordinal))
+        if (name.Split(' ')[0] is var family && ExpertModels.Families.Contains(family))
         {
-            TinyModel model = ExpertModels.Make(name.Split(' ')[0]);
+            // As GGUF has it without saying so.
+            TinyModel model = ExpertModels.Make(family, family == "qwen3_moe" ? """{"norm_topk_prob": true}""" : "{}");
             return name.EndsWith("fused", StringComparison.Ordinal) ? ExpertModels.Fuse(model) : model;
         }
         return TinyModels.Make(name, Seed.Fresh().Next());
@@ -280,7 +337,7 @@ public sealed class ModelCompressorTests : IDisposable
     private static HashSet<string> Linears(Checkpoint checkpoint) =>
     [
         .. checkpoint.TensorNames.Where(name => checkpoint[name].Shape.Length > 1 && (name.Contains("_proj", StringComparison.Ordinal)
-            || name.Contains(".c_", StringComparison.Ordinal) || name.EndsWith("experts.gate_up_proj", StringComparison.Ordinal))),
+            || name.Contains(".c_", StringComparison.Ordinal) || name.Contains(".experts.", StringComparison.Ordinal))),
     ];
 
     private static float[] Transposed(TensorView tensor)

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Engine.Checkpoints;
+using Engine.Checkpoints.Writing;
 using Engine.Compression;
 using Engine.Execution;
 using Engine.Plans;
@@ -130,6 +131,83 @@ public sealed class StructureCutTests : IDisposable
         }
     }
 
+    [Theory]
+    [InlineData("llama tied", 1.0, 4, 2)]
+    [InlineData("llama grouped queries, llama3 rope, untied", 0.5, 4, 2)]
+    [InlineData("smollm", 2.0, 9, 3)]
+    [InlineData("smollm", 0.3, 9, 3)]
+    [InlineData("llama biases, gelu", 1.0, 4, 2)]
+    [InlineData("qwen3 layer types", 1.0, 4, 2)]
+    [InlineData("qwen2_moe", 1.0, 4, 2)]
+    [InlineData("phimoe", 1.0, 4, 2)]
+    public void Heads_that_do_nothing_are_not_missed(string name, double dropped, int heads, int groups)
+    {
+        TinyModel model = Make(name);
+        Random random = Seed.Fresh();
+        int gone = (int)Math.Round(dropped < 1 ? dropped * groups : dropped), queries = heads / groups;
+        // Of every layer other heads, whose results the output projection does not read. One that is left is small, but does something.
+        foreach (string tensor in model.Tensors.Keys.Where(static key => key.EndsWith("o_proj.weight", StringComparison.Ordinal)).ToArray())
+        {
+            (long[] shape, float[] values) = model.Tensors[tensor];
+            int columns = (int)shape[1], headDim = columns / heads;
+            int[] order = [.. Enumerable.Range(0, groups).OrderBy(_ => random.Next())];
+            model.Tensors[tensor] = (shape, [.. values.Select((value, i) => Array.IndexOf(order, i % columns / headDim / queries) is var place && place < gone ? 0
+                : place == gone ? value / 8 : value)]);
+        }
+        string source = ModelFolder.Write(folder, model, DType.F32), target = folder.File("out");
+        Run(source, target, new CompressionOptions { DropHeads = dropped }, model);
+        JsonNode config = Config(target);
+        Assert.Equal(
+            (heads - gone * queries, groups - gone, model.Config["head_dim"]?.GetValue<int>() ?? (int)model.Config["hidden_size"]! / heads),
+            ((int)config["num_attention_heads"]!, (int)config["num_key_value_heads"]!, (int)config["head_dim"]!));
+        int[] tokens = model.Tokens(20);
+        foreach ((float[] expected, float[] found) in Logits(source, tokens).Zip(Logits(target, tokens)))
+        {
+            Cpu.TestRows.Close(expected, found, Tolerance, name);
+        }
+    }
+
+    [Theory]
+    [InlineData("deepseek_v2 lite")]
+    [InlineData("deepseek_v3")]
+    public void Heads_of_latent_attention_that_do_nothing_are_not_missed(string name)
+    {
+        TinyModel model = MoeModels.Make(name, Seed.Fresh().Next());
+        int heads = (int)model.Config["num_attention_heads"]!;
+        foreach (string tensor in model.Tensors.Keys.Where(static key => key.EndsWith("o_proj.weight", StringComparison.Ordinal)).ToArray())
+        {
+            (long[] shape, float[] values) = model.Tensors[tensor];
+            int columns = (int)shape[1], idle = Seed.Fresh().Next(heads);
+            model.Tensors[tensor] = (shape, [.. values.Select((value, i) => i % columns / (columns / heads) == idle ? 0 : value)]);
+        }
+        string source = ModelFolder.Write(folder, model, DType.F32), target = folder.File("out");
+        Run(source, target, new CompressionOptions { DropHeads = 1 }, model);
+        Assert.Equal(heads - 1, (int)Config(target)["num_attention_heads"]!);
+        int[] tokens = model.Tokens(20);
+        foreach ((float[] expected, float[] found) in Logits(source, tokens).Zip(Logits(target, tokens)))
+        {
+            Cpu.TestRows.Close(expected, found, Tolerance, model.Name);
+        }
+    }
+
+    /// <summary>A configuration that was changed is written as one that was read.</summary>
+    [Fact]
+    public void What_is_left_can_be_a_gguf()
+    {
+        TinyModel model = TinyModels.Make("llama tied", Seed.Fresh().Next());
+        string source = ModelFolder.Write(folder, model), left = folder.File("left"), target = folder.File("out.gguf");
+        CompressionOptions options = new() { DropHeads = 1, Narrow = 0.25, DropLayers = 1 };
+        int[][] text = ModelFolder.Text(model);
+        Run(source, left, options, model, text);
+        Run(source, target, options with { Gguf = QuantizationRecipe.Named("BF16") }, model, text);
+        int[] tokens = model.Tokens(20);
+        // The same weights in another order of rows.
+        foreach ((float[] expected, float[] found) in Logits(left, tokens).Zip(Logits(target, tokens)))
+        {
+            Cpu.TestRows.Close(expected, found, Tolerance, "GGUF");
+        }
+    }
+
     [Fact]
     public void Merged_experts_that_differ_in_the_order_of_their_neurons_are_what_they_were()
     {
@@ -207,6 +285,12 @@ public sealed class StructureCutTests : IDisposable
         Refused("of its own", "gpt2", new CompressionOptions { Narrow = 0.5 });
         Refused("another name", "gpt2", new CompressionOptions { DropLayers = 1 });
         Refused("needs a text", "llama tied", new CompressionOptions { DropLayers = 1 }, withText: false);
+        Refused("fewer than the 2 key-value heads, found 2", "llama tied", new CompressionOptions { DropHeads = 2 });
+        Refused("fewer than the 2 key-value heads, found 0 (0.2)", "llama tied", new CompressionOptions { DropHeads = 0.2 });
+        Refused("expected a number of heads or a part", "llama tied", new CompressionOptions { DropHeads = 1.5 });
+        Refused("normalised all together", "olmoe", new CompressionOptions { DropHeads = 1 });
+        Refused("of its own", "gpt2", new CompressionOptions { DropHeads = 1 });
+        Refused("needs a text", "llama tied", new CompressionOptions { DropHeads = 1 }, withText: false);
 
         void Refused(string reason, string name, CompressionOptions options, bool withText = true)
         {

@@ -23,9 +23,9 @@ public sealed class LayerOrderTests
         int[] layers = Numbers(norms);
         LayerMap map = other.Layers;
         Assert.Equal(layers.Select(static layer => $"model.layers.{layer}.input_layernorm.weight"),
-            map.Steps.Select(static step => step.AttentionNorm!.Weight.Tensor));
+            map.Steps.Select(static step => step.AttentionNorm!.Weight!.Tensor));
         Assert.Equal(layers.Select(static layer => $"model.layers.{layer}.post_attention_layernorm.weight"),
-            map.Steps.Select(static step => step.FeedForwardNorm!.Weight.Tensor));
+            map.Steps.Select(static step => step.FeedForwardNorm!.Weight!.Tensor));
         Assert.Equal(Enumerable.Range(0, layers.Length), map.Steps.Select(static step => step.KvSlot));
         Assert.Equal(Enumerable.Repeat(new KvSlotPlan(2, 8), layers.Length), map.KvSlots);
         int[] expected = Numbers(blocks);

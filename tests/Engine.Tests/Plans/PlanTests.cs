@@ -19,8 +19,8 @@ public sealed class PlanTests
         Assert.Equal([new KvSlotPlan(2, 16), new KvSlotPlan(2, 16), new KvSlotPlan(2, 16)], plan.Layers.KvSlots);
         Assert.Equal([0, 1, 2], plan.Layers.Steps.Select(static step => step.Block));
         Assert.Equal([0, 1, 2], plan.Layers.Steps.Select(static step => step.KvSlot));
-        Assert.Equal("model.layers.1.input_layernorm.weight", plan.Layers.Steps[1].AttentionNorm!.Weight.Tensor);
-        Assert.Equal("model.layers.1.post_attention_layernorm.weight", plan.Layers.Steps[1].FeedForwardNorm!.Weight.Tensor);
+        Assert.Equal("model.layers.1.input_layernorm.weight", plan.Layers.Steps[1].AttentionNorm!.Weight!.Tensor);
+        Assert.Equal("model.layers.1.post_attention_layernorm.weight", plan.Layers.Steps[1].FeedForwardNorm!.Weight!.Tensor);
         AttentionPlan attention = plan.Layers.Blocks[1].Attention!;
         Assert.Equal((4, 2, 16, 0.25f), (attention.Heads, attention.KvHeads, attention.HeadDim, attention.Scale));
         Assert.Equal(
@@ -158,7 +158,7 @@ public sealed class PlanTests
         Assert.Equal(
             [
                 "llama", "mistral", "qwen2", "qwen3", "gpt2", "parscale", "mor", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek",
-                "deepseek_v2", "deepseek_v3", "phimoe", "gpt_oss", "llama_moe_rnn",
+                "deepseek_v2", "deepseek_v3", "phimoe", "gpt_oss", "llama_moe_rnn", "deci", "slicegpt",
             ],
             ModelPlanReader.Families.Select(static family => family.Name));
         string[] types = [.. ModelPlanReader.Families.SelectMany(static family => family.ModelTypes)];

@@ -113,7 +113,7 @@ public sealed class RecursionPlanTests
         Assert.Equal(owners.Select(static owner => $"model.layers.{owner}.self_attn.q_proj.weight"),
             map.Steps.Select(step => map.Blocks[step.Block].Attention!.Qkv.Parts[0].Weight!.Tensor));
         Assert.Equal(owners.Select(static owner => $"model.layers.{owner}.input_layernorm.weight"),
-            map.Steps.Select(static step => step.AttentionNorm!.Weight.Tensor));
+            map.Steps.Select(static step => step.AttentionNorm!.Weight!.Tensor));
         int[] distinct = [.. owners.Distinct()];
         Assert.Equal(kv ? owners.Select(owner => Array.IndexOf(distinct, owner)) : Enumerable.Range(0, layers),
             map.Steps.Select(static step => step.KvSlot));
@@ -174,7 +174,7 @@ public sealed class RecursionPlanTests
         ModelPlan plan = Plan(model);
         Assert.Equal(2, plan.Layers.Blocks.Length);
         Assert.Equal(Enumerable.Range(0, 4).Select(static layer => $"model.layers.{layer}.post_attention_layernorm.weight"),
-            plan.Layers.Steps.Select(static step => step.FeedForwardNorm!.Weight.Tensor));
+            plan.Layers.Steps.Select(static step => step.FeedForwardNorm!.Weight!.Tensor));
     }
 
     [Fact]

@@ -158,7 +158,7 @@ public sealed class RecursionRefusalTests
         File.WriteAllText(Path.Combine(folder.Path, "config.json"), "{}");
         File.WriteAllBytes(Path.Combine(folder.Path, "pytorch_model.bin"), [1, 2, 3]);
         EngineException error = Assert.Throws<EngineException>(() => CheckpointFile.Open(folder.Path));
-        Assert.Contains("pytorch_model.bin is a pickle, which is not read: save the model as safetensors", error.Reason, StringComparison.Ordinal);
+        Assert.Contains("pytorch_model.bin is a pickle of PyTorch, a program that is not run: load it in Python", error.Reason, StringComparison.Ordinal);
     }
 
     private static EngineException Refuse(TinyModel model)

@@ -30,7 +30,7 @@ public sealed class SharedWeightsTests
         Assert.Equal(2, layers.Blocks.Length);
         Assert.Equal([0, 1, 0], layers.Steps.Select(static step => step.Block));
         Assert.Equal([0, 1, 2], layers.Steps.Select(static step => step.KvSlot));
-        Assert.Equal("model.layers.2.input_layernorm.weight", layers.Steps[2].AttentionNorm!.Weight.Tensor);
+        Assert.Equal("model.layers.2.input_layernorm.weight", layers.Steps[2].AttentionNorm!.Weight!.Tensor);
     }
 
     [Fact]

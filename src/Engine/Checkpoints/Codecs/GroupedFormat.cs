@@ -9,6 +9,9 @@ internal interface IGroupedFormat
     /// <summary>The type.</summary>
     static abstract DType DType { get; }
 
+    /// <summary>Weights of a block.</summary>
+    static abstract int Elements { get; }
+
     /// <summary>Groups of a block, each of as many weights; 1 where d is the only scale.</summary>
     static abstract int Groups { get; }
 

@@ -13,6 +13,7 @@ internal readonly struct IQ1_MFormat : IGroupedFormat
     public const int BlockBytes = ScalesOffset + 8;
 
     public static DType DType => DType.IQ1_M;
+    public static int Elements => BlockElements;
     public static int Groups => 16;
     public static float Factor => 0.125f;
     public static bool ScalesAreOdd => true;

@@ -11,6 +11,7 @@ internal readonly struct IQ1_SFormat : IGroupedFormat
     public const int BlockElements = 256, VectorsOffset = 2, HighBitsOffset = VectorsOffset + BlockElements / 8, BlockBytes = HighBitsOffset + 16;
 
     public static DType DType => DType.IQ1_S;
+    public static int Elements => BlockElements;
     public static int Groups => 8;
     public static float Factor => 0.125f;
     public static bool ScalesAreOdd => true;

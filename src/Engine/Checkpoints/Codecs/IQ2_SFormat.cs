@@ -10,6 +10,7 @@ internal readonly struct IQ2_SFormat : IGroupedFormat
     public const int HighBitsOffset = SignsOffset + BlockElements / 8, ScalesOffset = HighBitsOffset + 8, BlockBytes = ScalesOffset + 8;
 
     public static DType DType => DType.IQ2_S;
+    public static int Elements => BlockElements;
     public static int Groups => 16;
     public static float Factor => 0.125f;
     public static bool ScalesAreOdd => true;

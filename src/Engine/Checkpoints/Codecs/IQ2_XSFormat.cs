@@ -11,6 +11,7 @@ internal readonly struct IQ2_XSFormat : IGroupedFormat
     public const int BlockElements = 256, VectorsOffset = 2, ScalesOffset = VectorsOffset + BlockElements / 4, BlockBytes = ScalesOffset + 8;
 
     public static DType DType => DType.IQ2_XS;
+    public static int Elements => BlockElements;
     public static int Groups => 16;
     public static float Factor => 0.125f;
     public static bool ScalesAreOdd => true;

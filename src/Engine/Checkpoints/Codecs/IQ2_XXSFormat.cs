@@ -11,6 +11,7 @@ internal readonly struct IQ2_XXSFormat : IGroupedFormat
     public const int BlockElements = 256, BlockBytes = 2 + BlockElements / 4;
 
     public static DType DType => DType.IQ2_XXS;
+    public static int Elements => BlockElements;
     public static int Groups => 8;
     public static float Factor => 0.125f;
     public static bool ScalesAreOdd => true;

@@ -10,6 +10,7 @@ internal readonly struct IQ3_SFormat : IGroupedFormat
     public const int ScalesOffset = SignsOffset + BlockElements / 8, BlockBytes = ScalesOffset + 4;
 
     public static DType DType => DType.IQ3_S;
+    public static int Elements => BlockElements;
     public static int Groups => 8;
     public static ReadOnlySpan<sbyte> Values => [1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15];
 

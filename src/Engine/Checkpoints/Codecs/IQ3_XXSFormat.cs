@@ -11,6 +11,7 @@ internal readonly struct IQ3_XXSFormat : IGroupedFormat
     public const int BlockElements = 256, VectorsOffset = 2, WordsOffset = VectorsOffset + BlockElements / 4, BlockBytes = WordsOffset + 32;
 
     public static DType DType => DType.IQ3_XXS;
+    public static int Elements => BlockElements;
     public static int Groups => 8;
     public static float Factor => 0.25f;
     public static bool ScalesAreOdd => true;

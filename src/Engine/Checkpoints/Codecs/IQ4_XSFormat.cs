@@ -6,7 +6,7 @@ namespace Engine.Checkpoints.Codecs;
 /// 256 weights in 8 groups of 32: <c>d: f16 | upper scale bits: u16 | lower scale bits: u8[4] | codes: u8[8, 16]</c>; value = (d·(s − 32))·K[q], K that of
 /// <see cref="IQ4_NLFormat"/>. Group g has four bits of its scale in nibble g of the lower ones and two at bit 2g of the upper ones.
 /// </summary>
-internal readonly struct IQ4_XSFormat : IGroupedFormat
+internal readonly struct IQ4_XSFormat : IGroupedFormat, IBlockGrid
 {
     public const int BlockElements = 256, GroupElements = 32, HighBitsOffset = 2, LowBitsOffset = 4, CodesOffset = 8;
     public const int BlockBytes = CodesOffset + BlockElements / 2;
@@ -14,6 +14,8 @@ internal readonly struct IQ4_XSFormat : IGroupedFormat
     private const int ScaleHalf = 32;
 
     public static DType DType => DType.IQ4_XS;
+    public static int Elements => BlockElements;
+    static int IBlockGrid.GroupElements => GroupElements;
     public static int Groups => BlockElements / GroupElements;
     public static ReadOnlySpan<sbyte> Values => IQ4_NLFormat.Values;
 
@@ -57,5 +59,14 @@ internal readonly struct IQ4_XSFormat : IGroupedFormat
             IQ4_NLFormat.WriteNibbles(values.Slice(group * GroupElements, GroupElements), blockScale * scaleCode, block[(CodesOffset + 16 * group)..]);
         }
         BinaryPrimitives.WriteUInt16LittleEndian(block[HighBitsOffset..], (ushort)high);
+    }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) =>
+        GroupedScales.Read<IQ4_XSFormat>(block, scales, minima);
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block)
+    {
+        for (int group = 0; group < Groups; group++)
+            Nibbles.Write(codes[(GroupElements * group)..], block[(CodesOffset + GroupElements / 2 * group)..]);
     }
 }

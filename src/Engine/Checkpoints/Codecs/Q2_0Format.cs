@@ -6,6 +6,7 @@ internal readonly struct Q2_0Format : IGroupedFormat
     public const int BlockElements = 64, CodesOffset = 2, BlockBytes = CodesOffset + BlockElements / 4;
 
     public static DType DType => DType.Q2_0;
+    public static int Elements => BlockElements;
     public static int Groups => 1;
     public static ReadOnlySpan<sbyte> Values => TQ2_0Format.Values;
 

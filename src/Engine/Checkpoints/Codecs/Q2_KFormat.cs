@@ -4,7 +4,7 @@ namespace Engine.Checkpoints.Codecs;
 /// 256 weights in 16 groups of 16: <c>scales and minima: u8[16] | codes: u8[64] | d: f16 | dmin: f16</c>; value = (d·s)·q − dmin·m, s the low nibble of its
 /// group's byte and m the high one. Codes as <see cref="TwoBits"/> has them.
 /// </summary>
-internal readonly struct Q2_KFormat : IBlockFormat
+internal readonly struct Q2_KFormat : IBlockFormat, IBlockGrid
 {
     public const int BlockElements = 256, GroupElements = 16, Groups = BlockElements / GroupElements, CodesOffset = Groups;
     public const int ScaleOffset = CodesOffset + BlockElements / 4, MinimumOffset = ScaleOffset + 2, BlockBytes = MinimumOffset + 2;
@@ -12,6 +12,8 @@ internal readonly struct Q2_KFormat : IBlockFormat
     private const int MaxScale = 15;
 
     public static DType DType => DType.Q2_K;
+    static int IBlockGrid.GroupElements => GroupElements;
+    public static ReadOnlySpan<sbyte> Values => [0, 1, 2, 3];
 
     public static bool IsFinite(ReadOnlySpan<byte> block) => HalfField.IsFinite(block[ScaleOffset..]) && HalfField.IsFinite(block[MinimumOffset..]);
 
@@ -35,8 +37,17 @@ internal readonly struct Q2_KFormat : IBlockFormat
         search.Encode(values, block[ScaleOffset..], scales, minima, codes);
         for (int group = 0; group < Groups; group++)
             block[group] = (byte)(scales[group] | minima[group] << 4);
-        TwoBits.Write(codes, block[CodesOffset..]);
+        WriteCodes(codes, block);
     }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima)
+    {
+        float blockScale = HalfField.Read(block[ScaleOffset..]), blockMinimum = HalfField.Read(block[MinimumOffset..]);
+        for (int group = 0; group < Groups; group++)
+            (scales[group], minima[group]) = (blockScale * (block[group] & 15), blockMinimum * (block[group] >> 4));
+    }
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block) => TwoBits.Write(codes, block[CodesOffset..]);
 }
 
 /// <summary>

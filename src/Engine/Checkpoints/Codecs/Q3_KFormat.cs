@@ -5,7 +5,7 @@ namespace Engine.Checkpoints.Codecs;
 /// <see cref="TwoBits"/> has them; the third of weight i is bit i / 32 of byte i mod 32. The low four bits of scale j are in byte j mod 8 (low nibbles for j &lt; 8,
 /// high ones above), the upper two in byte 8 + j mod 4 at bit 2·(j / 4).
 /// </summary>
-internal readonly struct Q3_KFormat : IGroupedFormat
+internal readonly struct Q3_KFormat : IGroupedFormat, IBlockGrid
 {
     public const int BlockElements = 256, GroupElements = 16, CodesOffset = 32, ScalesOffset = CodesOffset + 64;
     public const int ScaleOffset = ScalesOffset + 12, BlockBytes = ScaleOffset + 2;
@@ -13,6 +13,8 @@ internal readonly struct Q3_KFormat : IGroupedFormat
     private const int ScaleHalf = 32;
 
     public static DType DType => DType.Q3_K;
+    public static int Elements => BlockElements;
+    static int IBlockGrid.GroupElements => GroupElements;
     public static int Groups => BlockElements / GroupElements;
     public static ReadOnlySpan<sbyte> Values => [-4, -3, -2, -1, 0, 1, 2, 3];
 
@@ -61,11 +63,24 @@ internal readonly struct Q3_KFormat : IGroupedFormat
             float scale = blockScale * scaleCode;
             for (int i = group * GroupElements; i < (group + 1) * GroupElements; i++)
             {
-                int code = scale == 0 ? 4 : 4 + (int)Math.Clamp(MathF.Round(values[i] / scale), -4f, 3f);
-                codes[i] = (byte)(code & 3);
-                block[i % 32] |= (byte)(code >> 2 << i / 32);
+                codes[i] = (byte)(scale == 0 ? 4 : 4 + (int)Math.Clamp(MathF.Round(values[i] / scale), -4f, 3f));
             }
         }
-        TwoBits.Write(codes, block[CodesOffset..]);
+        WriteCodes(codes, block);
+    }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) =>
+        GroupedScales.Read<Q3_KFormat>(block, scales, minima);
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block)
+    {
+        block[..CodesOffset].Clear();
+        Span<byte> low = stackalloc byte[BlockElements];
+        for (int i = 0; i < BlockElements; i++)
+        {
+            low[i] = (byte)(codes[i] & 3);
+            block[i % 32] |= (byte)(codes[i] >> 2 << i / 32);
+        }
+        TwoBits.Write(low, block[CodesOffset..]);
     }
 }

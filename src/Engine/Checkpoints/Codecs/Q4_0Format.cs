@@ -2,11 +2,13 @@ namespace Engine.Checkpoints.Codecs;
 
 /// <summary>32 weights: <c>d: f16 | codes: u8[16]</c>; value = d·(q − 8). Byte j holds weight j in its low nibble and weight j + 16 in its
 /// high one.</summary>
-internal readonly struct Q4_0Format : IBlockFormat
+internal readonly struct Q4_0Format : IBlockFormat, IBlockGrid
 {
     public const int BlockElements = 32, CodesOffset = 2, BlockBytes = CodesOffset + BlockElements / 2;
 
     public static DType DType => DType.Q4_0;
+    public static int GroupElements => BlockElements;
+    public static ReadOnlySpan<sbyte> Values => [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
     public static bool IsFinite(ReadOnlySpan<byte> block) => HalfField.IsFinite(block);
 
@@ -24,12 +26,25 @@ internal readonly struct Q4_0Format : IBlockFormat
     public static void Encode(ReadOnlySpan<float> values, Span<byte> block)
     {
         float inverse = SignedScale.Write(values, 8, block);
-        for (int j = 0; j < BlockElements / 2; j++)
-        {
-            int low = SignedScale.Code(values[j], inverse, 8);
-            int high = SignedScale.Code(values[j + BlockElements / 2], inverse, 8);
-            block[CodesOffset + j] = (byte)(low | high << 4);
-        }
+        Span<byte> codes = stackalloc byte[BlockElements];
+        for (int i = 0; i < BlockElements; i++)
+            codes[i] = (byte)SignedScale.Code(values[i], inverse, 8);
+        WriteCodes(codes, block);
+    }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) =>
+        (scales[0], minima[0]) = (HalfField.Read(block), 0f);
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block) => Nibbles.Write(codes, block[CodesOffset..]);
+}
+
+/// <summary>32 codes of four bits: byte j holds code j in its low nibble and code j + 16 in its high one.</summary>
+internal static class Nibbles
+{
+    public static void Write(ReadOnlySpan<byte> codes, Span<byte> packed)
+    {
+        for (int j = 0; j < 16; j++)
+            packed[j] = (byte)(codes[j] | codes[j + 16] << 4);
     }
 }
 

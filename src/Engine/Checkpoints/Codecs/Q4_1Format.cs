@@ -3,11 +3,13 @@ using System.Numerics.Tensors;
 namespace Engine.Checkpoints.Codecs;
 
 /// <summary>32 weights: <c>d: f16 | m: f16 | codes: u8[16]</c>; value = d·q + m. Nibbles as in <see cref="Q4_0Format"/>.</summary>
-internal readonly struct Q4_1Format : IBlockFormat
+internal readonly struct Q4_1Format : IBlockFormat, IBlockGrid
 {
     public const int BlockElements = 32, MinimumOffset = 2, CodesOffset = 4, BlockBytes = CodesOffset + BlockElements / 2;
 
     public static DType DType => DType.Q4_1;
+    public static int GroupElements => BlockElements;
+    public static ReadOnlySpan<sbyte> Values => [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
     public static bool IsFinite(ReadOnlySpan<byte> block) => HalfField.IsFinite(block) && HalfField.IsFinite(block[MinimumOffset..]);
 
@@ -25,13 +27,16 @@ internal readonly struct Q4_1Format : IBlockFormat
     public static void Encode(ReadOnlySpan<float> values, Span<byte> block)
     {
         (float inverse, float minimum) = UnsignedScale.Write(values, 15, block, block[MinimumOffset..]);
-        for (int j = 0; j < BlockElements / 2; j++)
-        {
-            int low = UnsignedScale.Code(values[j], inverse, minimum, 15);
-            int high = UnsignedScale.Code(values[j + BlockElements / 2], inverse, minimum, 15);
-            block[CodesOffset + j] = (byte)(low | high << 4);
-        }
+        Span<byte> codes = stackalloc byte[BlockElements];
+        for (int i = 0; i < BlockElements; i++)
+            codes[i] = (byte)UnsignedScale.Code(values[i], inverse, minimum, 15);
+        WriteCodes(codes, block);
     }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) =>
+        (scales[0], minima[0]) = (HalfField.Read(block), -HalfField.Read(block[MinimumOffset..]));
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block) => Nibbles.Write(codes, block[CodesOffset..]);
 }
 
 /// <summary>Scale and minimum of formats that have both: codes span the block's range.</summary>

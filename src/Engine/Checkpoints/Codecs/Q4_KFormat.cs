@@ -4,13 +4,15 @@ namespace Engine.Checkpoints.Codecs;
 /// 256 weights in 8 groups of 32: <c>d: f16 | dmin: f16 | scales and minima: u8[12] | codes: u8[128]</c>; value = (d·s)·q − dmin·m. Groups
 /// 2p and 2p + 1 share 32 bytes of codes: low nibbles, high nibbles.
 /// </summary>
-internal readonly struct Q4_KFormat : IBlockFormat
+internal readonly struct Q4_KFormat : IBlockFormat, IBlockGrid
 {
-    public const int BlockElements = 256, GroupElements = 32;
+    public const int BlockElements = 256, GroupElements = SixBitScales.GroupElements;
     public const int MinimumOffset = 2, ScalesOffset = 4, CodesOffset = ScalesOffset + SixBitScales.Bytes;
     public const int BlockBytes = CodesOffset + BlockElements / 2;
 
     public static DType DType => DType.Q4_K;
+    static int IBlockGrid.GroupElements => GroupElements;
+    public static ReadOnlySpan<sbyte> Values => Q4_1Format.Values;
 
     public static bool IsFinite(ReadOnlySpan<byte> block) => HalfField.IsFinite(block) && HalfField.IsFinite(block[MinimumOffset..]);
 
@@ -33,6 +35,13 @@ internal readonly struct Q4_KFormat : IBlockFormat
     {
         Span<byte> codes = stackalloc byte[BlockElements];
         SixBitScales.Encode(values, maxCode: 15, firstOffset: -1f, steps: 20, block[..CodesOffset], codes);
+        WriteCodes(codes, block);
+    }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) => SixBitScales.ReadGroups(block, scales, minima);
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block)
+    {
         for (int pair = 0; pair < SixBitScales.Groups / 2; pair++)
         {
             for (int i = 0; i < GroupElements; i++)

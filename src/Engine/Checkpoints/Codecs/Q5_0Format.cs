@@ -6,11 +6,13 @@ namespace Engine.Checkpoints.Codecs;
 /// 32 weights: <c>d: f16 | high: u32 | codes: u8[16]</c>; value = d·(q − 16). Low four bits of q as in <see cref="Q4_0Format"/>, bit i of
 /// <c>high</c> is the fifth bit of weight i.
 /// </summary>
-internal readonly struct Q5_0Format : IBlockFormat
+internal readonly struct Q5_0Format : IBlockFormat, IBlockGrid
 {
     public const int BlockElements = 32, HighBitsOffset = 2, CodesOffset = 6, BlockBytes = CodesOffset + BlockElements / 2;
 
     public static DType DType => DType.Q5_0;
+    public static int GroupElements => BlockElements;
+    public static ReadOnlySpan<sbyte> Values => [-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
     public static bool IsFinite(ReadOnlySpan<byte> block) => HalfField.IsFinite(block);
 
@@ -27,8 +29,13 @@ internal readonly struct Q5_0Format : IBlockFormat
         Span<byte> codes = stackalloc byte[BlockElements];
         for (int i = 0; i < BlockElements; i++)
             codes[i] = (byte)SignedScale.Code(values[i], inverse, 16);
-        FiveBits.Write(codes, block, HighBitsOffset);
+        WriteCodes(codes, block);
     }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) =>
+        (scales[0], minima[0]) = (HalfField.Read(block), 0f);
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block) => FiveBits.Write(codes, block, HighBitsOffset);
 }
 
 /// <summary>32 five-bit codes: a u32 of fifth bits, then 16 bytes of nibbles.</summary>

@@ -7,11 +7,22 @@ namespace Engine.Checkpoints.Codecs;
 /// </summary>
 internal static class SixBitScales
 {
-    public const int Groups = 8, Bytes = 12, Max = 63;
+    public const int Groups = 8, GroupElements = 32, Bytes = 12, Max = 63;
 
     public static (int Scale, int Minimum) Read(ReadOnlySpan<byte> packed, int group) => group < 4
         ? (packed[group] & 63, packed[group + 4] & 63)
         : (packed[group + 4] & 15 | packed[group - 4] >> 6 << 4, packed[group + 4] >> 4 | packed[group] >> 6 << 4);
+
+    /// <summary>Scale and minimum of every group of a block that begins with d and dmin.</summary>
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima)
+    {
+        float blockScale = HalfField.Read(block), blockMinimum = HalfField.Read(block[2..]);
+        for (int group = 0; group < Groups; group++)
+        {
+            (int scale, int minimum) = Read(block[4..], group);
+            (scales[group], minima[group]) = (blockScale * scale, blockMinimum * minimum);
+        }
+    }
 
     /// <summary>Encodes 256 weights in groups of 32 up to their codes: d, dmin and the packed bytes, the header of a block.</summary>
     public static void Encode(ReadOnlySpan<float> values, int maxCode, float firstOffset, int steps, Span<byte> header, Span<byte> codes)

@@ -9,6 +9,7 @@ internal readonly struct TQ1_0Format : IGroupedFormat
     public const int BlockElements = 256, ScaleOffset = 52, BlockBytes = ScaleOffset + 2;
 
     public static DType DType => DType.TQ1_0;
+    public static int Elements => BlockElements;
     public static int Groups => 1;
     public static ReadOnlySpan<sbyte> Values => TQ2_0Format.Values;
 

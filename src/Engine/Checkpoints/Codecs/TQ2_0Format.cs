@@ -1,13 +1,16 @@
 namespace Engine.Checkpoints.Codecs;
 
 /// <summary>256 weights: <c>codes: u8[64] | d: f16</c>; value = d·(q − 1). Codes as <see cref="TwoBits"/> has them; 3, which no encoder writes, stands for 2.</summary>
-internal readonly struct TQ2_0Format : IGroupedFormat
+internal readonly struct TQ2_0Format : IGroupedFormat, IBlockGrid
 {
     public const int BlockElements = 256, ScaleOffset = BlockElements / 4, BlockBytes = ScaleOffset + 2;
 
     public static DType DType => DType.TQ2_0;
+    public static int Elements => BlockElements;
     public static int Groups => 1;
+    public static int GroupElements => BlockElements;
     public static ReadOnlySpan<sbyte> Values => [-1, 0, 1, 2];
+    static ReadOnlySpan<sbyte> IBlockGrid.Values => Values[..3];
 
     public static ushort ReadScale(ReadOnlySpan<byte> block) => BitConverter.ToUInt16(block[ScaleOffset..]);
 
@@ -34,6 +37,11 @@ internal readonly struct TQ2_0Format : IGroupedFormat
         Span<byte> codes = stackalloc byte[BlockElements];
         for (int i = 0; i < BlockElements; i++)
             codes[i] = (byte)(values[i] > half ? 2 : values[i] < -half ? 0 : 1);
-        TwoBits.Write(codes, block);
+        WriteCodes(codes, block);
     }
+
+    public static void ReadGroups(ReadOnlySpan<byte> block, Span<float> scales, Span<float> minima) =>
+        GroupedScales.Read<TQ2_0Format>(block, scales, minima);
+
+    public static void WriteCodes(ReadOnlySpan<byte> codes, Span<byte> block) => TwoBits.Write(codes, block);
 }

@@ -12,6 +12,9 @@ internal sealed class CodedCheckpoint : Checkpoint
     /// <summary>Keys of <c>config.json</c> that say how weights are quantized.</summary>
     public static readonly string[] ConfigKeys = ["quantization_config", "compression_config"];
 
+    /// <summary>The key that says which weights are stored without their zeros: within one of those, or by itself in files from before 2024-05.</summary>
+    public const string SparsityKey = "sparsity_config";
+
     private readonly Checkpoint source;
     private readonly OrderedDictionary<string, CodedWeight?> tensors = [];
 
@@ -27,6 +30,7 @@ internal sealed class CodedCheckpoint : Checkpoint
         {
             Config.Remove(key);
         }
+        Config.Remove(SparsityKey);
         var known = new HashSet<string>();
         foreach (string name in source.TensorNames)
         {

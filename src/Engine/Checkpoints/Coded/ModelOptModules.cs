@@ -9,7 +9,7 @@ namespace Engine.Checkpoints.Coded;
 /// </summary>
 internal sealed class ModelOptModules : ICodedModules
 {
-    private const string Weight = "weight", Scales = "weight_scale", Whole = "weight_scale_2";
+    private const string Weight = "weight", Scales = "weight_scale", Whole = "weight_scale_2", InputFactors = "pre_quant_scale";
 
     private readonly Float8Modules float8;
 
@@ -30,10 +30,17 @@ internal sealed class ModelOptModules : ICodedModules
     }
 
     /// <inheritdoc/>
-    public IReadOnlySet<string> Companions { get; } = FrozenSet.Create(Scales, Whole, "input_scale", "k_scale", "v_scale");
+    public IReadOnlySet<string> Companions { get; } = FrozenSet.Create(Scales, Whole, InputFactors, "input_scale", "k_scale", "v_scale");
 
     /// <inheritdoc/>
-    public CodedWeight? Read(CodedModule module) => module.Find(Weight) is { DType: DType.U8 } || module.Has(Whole)
-        ? CodedWeight.Of(Nvfp4Matrix.Read(module, Weight, Whole, divides: false))
-        : float8.Read(module);
+    public CodedWeight? Read(CodedModule module)
+    {
+        if (module.Has(InputFactors))
+        {
+            throw module.Error(InputFactors, "activations are multiplied by a factor per input before the module (ModelOpt's AWQ), which is not supported");
+        }
+        return module.Find(Weight) is { DType: DType.U8 } || module.Has(Whole)
+            ? CodedWeight.Of(Nvfp4Matrix.Read(module, Weight, Whole, divides: false))
+            : float8.Read(module);
+    }
 }

@@ -39,6 +39,9 @@ internal sealed record GgufArchitecture(
     /// <summary>The name of gpt-oss' architecture.</summary>
     public const string GptOss = "gpt-oss";
 
+    /// <summary>The name of the architecture whose layers may differ in heads and widths, or lack sublayers: otherwise it is llama's.</summary>
+    public const string Deci = "deci";
+
     /// <summary>The name of DeepSeek-V2's and -V3's architecture.</summary>
     public const string DeepSeek2 = "deepseek2";
 
@@ -115,6 +118,9 @@ internal sealed record GgufArchitecture(
         new(
             "llama", ["llama", "mistral", "mixtral"], AdjacentPairs, "model.layers.", llamaNames,
             [.. llamaLayerNames, .. expertNames, .. mixtralNames], NormalizesExperts: true, Permutes: true),
+        new(
+            Deci, ["deci", "nemotron-nas"], AdjacentPairs, "model.layers.", llamaNames,
+            [.. llamaLayerNames, ("attn_output", "self_attn.linear_attn")], Permutes: true),
         new("qwen2", ["qwen2"], HalfPairs, "model.layers.", llamaNames, llamaLayerNames),
         new("qwen3", ["qwen3"], HalfPairs, "model.layers.", llamaNames, llamaLayerNames),
         new(

@@ -74,8 +74,8 @@ internal sealed partial class GgufConfig
         config["max_position_embeddings"] = Required("context_length");
         config["rms_norm_eps"] = Number("attention.layer_norm_rms_epsilon") ?? throw Missing("attention.layer_norm_rms_epsilon");
         config["hidden_act"] = "silu";
-        config["attention_bias"] = Has(isLatent ? "blk.0.attn_kv_a_mqa.bias" : "blk.0.attn_q.bias");
-        config["mlp_bias"] = Has("blk.0.ffn_up.bias") || Has("blk.0.ffn_up_exps.bias");
+        config["attention_bias"] = SomeLayerHas(isLatent ? "attn_kv_a_mqa.bias" : "attn_q.bias");
+        config["mlp_bias"] = SomeLayerHas("ffn_up.bias") || SomeLayerHas("ffn_up_exps.bias");
         if (window > 0)
         {
             config["sliding_window"] = window;
@@ -175,7 +175,8 @@ internal sealed partial class GgufConfig
         }
         if (key is { } length)
             return length;
-        return heads is JsonValue single && single.GetValue<long>() is > 0 and var count && hidden % count == 0
+        // Where layers differ, llama.cpp takes the first layer's.
+        return (heads is JsonArray perLayer ? perLayer[0] : heads)!.GetValue<long>() is > 0 and var count && hidden % count == 0
             ? hidden / count
             : throw Missing("attention.key_length");
     }
@@ -191,6 +192,9 @@ internal sealed partial class GgufConfig
             ? JsonValue.Create(values[0])
             : new JsonArray([.. values.Select(static value => JsonValue.Create(value))]);
     }
+
+    /// <summary>Of layers that differ, the first may lack the module.</summary>
+    private bool SomeLayerHas(string tensor) => source.TensorNames.Any(name => name.EndsWith("." + tensor, StringComparison.Ordinal));
 
     private bool Has(string tensor) => source.TryGetTensor(tensor, out _);
 

@@ -16,6 +16,7 @@ namespace Engine.Checkpoints.Gguf;
 /// <item><c>rope_short_factors_tensor</c>, <c>rope_long_factors_tensor</c>: likewise for LongRoPE.</item>
 /// <item><c>conv1d_transposed</c>: <c>false</c> for gpt2, whose matrices GGUF stores as [outputs, inputs].</item>
 /// </list>
+/// A factor beside a matrix in NVFP4 is part of it (<see cref="FactoredMatrices"/>).
 /// An architecture that is not known keeps its raw names, with <c>model_type</c> set to it, so that the reader that refuses it can say its
 /// name.
 /// </summary>
@@ -31,10 +32,11 @@ public sealed class GgufVocabulary : Checkpoint
 
     private readonly OrderedDictionary<string, string> rawNames = [];
     private readonly Dictionary<string, string> names = [];
+    private readonly Dictionary<string, TensorView> factored = [];
     private readonly Lazy<JsonObject> config;
 
     /// <summary>Wraps a GGUF checkpoint, which this object then owns.</summary>
-    /// <exception cref="EngineException"><c>general.architecture</c> is not a string, or two tensors get the same name.</exception>
+    /// <exception cref="EngineException"><c>general.architecture</c> is not a string, two tensors get the same name, or a factor does not fit.</exception>
     public GgufVocabulary(Checkpoint source)
     {
         Source = source;
@@ -42,6 +44,12 @@ public sealed class GgufVocabulary : Checkpoint
         GgufArchitecture? architecture = GgufArchitecture.All.FirstOrDefault(known => known.Name == name);
         foreach (string rawName in source.TensorNames)
         {
+            if (FactoredMatrices.Find(rawName, source) is var (weight, multiplies))
+            {
+                if (multiplies)
+                    factored.Add(weight, FactoredMatrices.Read(source, weight, architecture?.ToHf(weight) ?? weight));
+                continue;
+            }
             string canonical = architecture?.ToHf(rawName) ?? rawName;
             if (!rawNames.TryAdd(canonical, rawName))
                 throw new EngineException($"it is also called {canonical}, which the file has already", source.Path, rawName);
@@ -89,6 +97,8 @@ public sealed class GgufVocabulary : Checkpoint
     public override bool TryGetTensor(string name, [NotNullWhen(true)] out TensorView? tensor)
     {
         string canonical = names.GetValueOrDefault(name, name);
+        if (factored.TryGetValue(RawName(canonical), out tensor))
+            return true;
         if (!rawNames.TryGetValue(canonical, out string? rawName) || !Source.TryGetTensor(rawName, out tensor))
         {
             tensor = null;

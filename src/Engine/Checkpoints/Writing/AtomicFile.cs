@@ -54,6 +54,22 @@ public static class AtomicFile
         Delete(temporary);
     }
 
+    /// <summary>Gives a complete file its name, on the same volume.</summary>
+    /// <param name="from">The file.</param>
+    /// <param name="path">Its name; what has it is replaced.</param>
+    /// <exception cref="EngineException">It cannot have it.</exception>
+    public static void Move(string from, string path)
+    {
+        try
+        {
+            File.Move(from, path, overwrite: true);
+        }
+        catch (Exception exception) when (IsRefusal(exception))
+        {
+            throw new EngineException($"the file cannot be written: {exception.Message}", path, inner: exception);
+        }
+    }
+
     /// <summary>Makes a folder, and those above it, where they are missing.</summary>
     /// <exception cref="EngineException">It cannot be made.</exception>
     public static void CreateFolder(string path)

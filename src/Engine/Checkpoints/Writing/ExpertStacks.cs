@@ -14,6 +14,17 @@ internal sealed partial class ExpertStacks(string path, long experts, long width
 {
     private readonly OrderedDictionary<string, SortedDictionary<int, TensorView>> stacks = [];
 
+    /// <summary>A tensor of GGUF that one of experts becomes a part of, or null where it belongs to none; gate and up are of one type.</summary>
+    /// <param name="name">Its name in Hugging Face's vocabulary.</param>
+    /// <param name="ggufName">Its name in GGUF's, or null.</param>
+    public static string? StackOf(string name, string? ggufName)
+    {
+        if (ggufName is not null && Single().Match(ggufName) is { Success: true } single)
+            return $"{single.Groups["stack"].Value}_exps.weight";
+        return Fused().Match(name) is { Success: true } fused
+            ? $"blk.{fused.Groups["layer"].Value}.ffn_{(fused.Groups["kind"].Value == "down" ? "down" : "gate")}_exps.weight" : null;
+    }
+
     /// <summary>Takes a tensor if it belongs to experts.</summary>
     /// <param name="name">Its name in Hugging Face's vocabulary.</param>
     /// <param name="ggufName">Its name in GGUF's, which is that of old files for a single expert's; null where there is none.</param>

@@ -18,7 +18,7 @@ public static class GgufConverter
     /// <summary>Converts a checkpoint.</summary>
     /// <param name="source">
     /// A GGUF model (its metadata is kept and its tensors stored anew), or one in Hugging Face's vocabulary of a family in which GGUF's
-    /// names are known: llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, olmoe, deepseek,
+    /// names are known: llama, mistral, mixtral, deci, qwen2, qwen3, qwen2_moe, qwen3_moe, olmoe, deepseek,
     /// deepseek_v2, deepseek_v3, phimoe, gpt_oss, gpt2.
     /// </param>
     /// <param name="path">The file; replaced if it exists.</param>
@@ -36,11 +36,33 @@ public static class GgufConverter
             Translate(raw, path, recipe, cancellationToken);
     }
 
+    /// <summary>What <see cref="Convert"/> stores the matrices of a checkpoint as: for those who round weights themselves, which then are copied.</summary>
+    /// <param name="source">The checkpoint.</param>
+    /// <param name="recipe">The recipe.</param>
+    /// <returns>The type of a matrix that is stored as [outputs, inputs], or several of them, by the name it has in <paramref name="source"/>.</returns>
+    /// <exception cref="EngineException">The family cannot be expressed in GGUF; or, of the function, the tensor cannot, or there is none.</exception>
+    public static Func<string, DType> Types(Checkpoint source, QuantizationRecipe recipe)
+    {
+        if (source is GgufVocabulary vocabulary)
+        {
+            Checkpoint raw = vocabulary.Source;
+            (int stored, bool own) = Outline(raw);
+            return name => recipe.For(vocabulary.RawName(name), source[name].Shape, stored, own);
+        }
+        HfConfig config = new(source);
+        GgufArchitecture architecture = Architecture(source, config);
+        config.Metadata(architecture); // refuses what GGUF has no place for, before any work
+        bool tied = IsTied(source, config);
+        return name =>
+        {
+            string? known = ToGguf(architecture, name);
+            return recipe.For(ExpertStacks.StackOf(name, known) ?? known ?? throw Nameless(source, architecture, name), source[name].Shape, config.Layers, tied);
+        };
+    }
+
     private static void Requantize(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
-        string architecture = source.Metadata.GetString(GgufVocabulary.ArchitectureKey, source.Path)!;
-        int layers = (int)(source.Metadata.GetInteger($"{architecture}.block_count", source.Path) ?? 0);
-        bool tied = !source.TryGetTensor("output.weight", out _);
+        (int layers, bool tied) = Outline(source);
         IEnumerable<KeyValuePair<string, object>> kept = source.Metadata.Where(static pair =>
             !pair.Key.StartsWith("split.", StringComparison.Ordinal)
             && pair.Key is not ("general.file_type" or "general.quantization_version"));
@@ -51,6 +73,31 @@ public static class GgufConverter
         })], cancellationToken: cancellationToken);
     }
 
+    /// <summary>What recipes want to know of a GGUF model: its layers, and whether it has no head of its own.</summary>
+    private static (int Layers, bool Tied) Outline(Checkpoint source)
+    {
+        string architecture = source.Metadata.GetString(GgufVocabulary.ArchitectureKey, source.Path)!;
+        return ((int)(source.Metadata.GetInteger($"{architecture}.block_count", source.Path) ?? 0), !source.TryGetTensor("output.weight", out _));
+    }
+
+    /// <summary>
+    /// That of the family; a llama whose layers differ is a deci, in which alone llama.cpp lets them, but for windows, of which that knows nothing. (llama.cpp leaves out
+    /// the attention of a layer without a feed-forward, which here is computed.)
+    /// </summary>
+    private static GgufArchitecture Architecture(Checkpoint source, HfConfig config) =>
+        GgufArchitecture.All.FirstOrDefault(known => config.LayersDiffer && config.ModelType is "llama" or "mistral" && !config.HasWindow
+            ? known.Name == GgufArchitecture.Deci
+            : known.ModelTypes.Contains(config.ModelType))
+        ?? throw new EngineException($"GGUF's names for the family {config.ModelType} are not known here", source.Path, "model_type");
+
+    private static bool IsTied(Checkpoint source, HfConfig config) => config.Tied || !source.TryGetTensor("lm_head.weight", out _);
+
+    /// <summary>GPT-2's own files leave out the prefix that everybody else's have.</summary>
+    private static string? ToGguf(GgufArchitecture architecture, string name) => architecture.ToGguf(name) ?? architecture.ToGguf("transformer." + name);
+
+    private static EngineException Nameless(Checkpoint source, GgufArchitecture architecture, string name) =>
+        new($"GGUF has no name for this tensor in the architecture {architecture.Name}", source.Path, name);
+
     private static void Translate(Checkpoint source, string path, QuantizationRecipe recipe, CancellationToken cancellationToken)
     {
         if (source.ReadAsset(HfAssets.ExpertMapName) is not null)
@@ -59,13 +106,12 @@ public static class GgufConverter
                 "GGUF cannot say which experts are one and which were dropped", Path.Combine(source.Path, HfAssets.ExpertMapName));
         }
         var config = new HfConfig(source);
-        GgufArchitecture architecture = GgufArchitecture.All.FirstOrDefault(known => known.ModelTypes.Contains(config.ModelType))
-            ?? throw new EngineException($"GGUF's names for the family {config.ModelType} are not known here", source.Path, "model_type");
+        GgufArchitecture architecture = Architecture(source, config);
         var tensors = new List<TensorSource>();
         var stacks = new ExpertStacks(source.Path, config.Experts ?? 0, config.Experts is null ? 0 : config.ExpertWidth);
         InterleavedStacks? interleaved = architecture.Name == GgufArchitecture.GptOss
             ? new InterleavedStacks(source.Path, config.Experts ?? 0, config.HiddenSize, config.ExpertWidth) : null;
-        bool tied = config.Tied || !source.TryGetTensor("lm_head.weight", out _);
+        bool tied = IsTied(source, config);
         foreach (string name in source.TensorNames)
         {
             if (Array.Exists(buffers, name.EndsWith) || (tied && name == "lm_head.weight") || config.IsBehindLastLayer(name))
@@ -75,12 +121,11 @@ public static class GgufConverter
                 tensors.AddRange(SplitLatentUp(source[name], architecture, config, TypeOf));
                 continue;
             }
-            // GPT-2's own files leave out the prefix that everybody else's have.
-            string? ggufName = architecture.ToGguf(name) ?? architecture.ToGguf("transformer." + name);
+            string? ggufName = ToGguf(architecture, name);
             if (interleaved?.TryAdd(name, source[name]) == true || stacks.TryAdd(name, ggufName, source[name]))
                 continue;
             if (ggufName is null)
-                throw new EngineException($"GGUF has no name for this tensor in the architecture {architecture.Name}", source.Path, name);
+                throw Nameless(source, architecture, name);
             tensors.Add(Translate(source[name], ggufName, architecture, config, recipe, tied));
         }
         tensors.AddRange(stacks.Sources(TypeOf));

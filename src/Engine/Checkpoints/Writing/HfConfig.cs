@@ -28,6 +28,12 @@ internal sealed partial class HfConfig(Checkpoint source)
 
     public int VocabularySize => (int)Integer("vocab_size");
 
+    /// <summary>Layers differ in heads or in widths.</summary>
+    public bool LayersDiffer => config["num_attention_heads"] is JsonArray || config["num_key_value_heads"] is JsonArray || config["intermediate_size"] is JsonArray;
+
+    /// <summary>Rows see no more than a window of keys.</summary>
+    public bool HasWindow => config["sliding_window"] is not null && (Flag("use_sliding_window") ?? true);
+
     /// <summary>Width of the residual stream.</summary>
     public long HiddenSize => Integer("hidden_size");
 
@@ -71,8 +77,8 @@ internal sealed partial class HfConfig(Checkpoint source)
         Add("context_length", (uint)Integer("max_position_embeddings"));
         Add("embedding_length", (uint)HiddenSize);
         Add("block_count", (uint)Layers);
-        Add("feed_forward_length", (uint)Integer("intermediate_size"));
-        Add("attention.head_count", (uint)Integer("num_attention_heads"));
+        Add("feed_forward_length", PerLayer("intermediate_size"));
+        Add("attention.head_count", PerLayer("num_attention_heads"));
         if (architecture.Name == GgufArchitecture.DeepSeek2)
             AddLatent(Add);
         else
@@ -91,8 +97,8 @@ internal sealed partial class HfConfig(Checkpoint source)
 
     private void AddHeads(Action<string, object> add)
     {
-        add("attention.head_count_kv", (uint)(Optional("num_key_value_heads") ?? Integer("num_attention_heads")));
-        if (HeadDim * Integer("num_attention_heads") != Integer("hidden_size"))
+        add("attention.head_count_kv", PerLayer(config["num_key_value_heads"] is null ? "num_attention_heads" : "num_key_value_heads"));
+        if (config["num_attention_heads"] is JsonArray || HeadDim * Integer("num_attention_heads") != Integer("hidden_size"))
         {
             add("attention.key_length", (uint)HeadDim);
             add("attention.value_length", (uint)HeadDim);
@@ -151,6 +157,17 @@ internal sealed partial class HfConfig(Checkpoint source)
         if (Text(config, key) is { } value && !known.Contains(value))
             throw new EngineException(
                 $"{value} cannot be stored in GGUF; expected {string.Join(" or ", known.ToArray())}", source.Path, key);
+    }
+
+    /// <summary>A number for all layers, or an array with one for each, in which 0 is for what a layer lacks.</summary>
+    private object PerLayer(string key)
+    {
+        if (config[key] is not JsonArray array)
+            return (uint)Integer(key);
+        if (array.Count != Layers)
+            throw new EngineException($"expected {Layers} numbers, one per layer; found {array.Count}", source.Path, key);
+        return array.Select(node => node is JsonValue value && value.TryGetValue(out long number) && number is >= 0 and <= int.MaxValue
+            ? (int)number : throw Wrong(key, "whole numbers")).ToArray();
     }
 
     private long Integer(string key) => Optional(key) ?? throw Wrong(key, "an integer");

@@ -35,8 +35,8 @@ public sealed record SyntheticShape(
     /// <summary>Experts that a token is sent to.</summary>
     public int ExpertsPerToken { get; init; }
 
-    /// <summary>Matrices of layers, experts among them, have two zeros in every four neighbours.</summary>
-    public bool TwoOfFour { get; init; }
+    /// <summary>Which weights of the matrices of layers, experts among them, are zero: the smaller ones; null for none.</summary>
+    public SparsityPattern? Sparsity { get; init; }
 
     /// <summary>Shapes of real models: 0.5b is Qwen 2.5 0.5B, 1.2b is Llama 3.2 1B, olmoe is OLMoE 1B-7B with 8 of its 16
     /// layers, as an architecture that ik_llama.cpp reads too.</summary>
@@ -71,7 +71,7 @@ public static class SyntheticModel
         var random = new SyntheticTensors(seed);
         var tensors = new List<TensorSource>();
         void Matrix(string name, int rows, int columns, bool ofLayer = true) => tensors.Add(
-            random.Matrix(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns, sparse: shape.TwoOfFour && ofLayer));
+            random.Matrix(name, recipe.For(name, [rows, columns], shape.Layers, shape.Tied), rows, columns, sparsity: ofLayer ? shape.Sparsity : null));
         void FeedForward(string name, int rows, int columns)
         {
             if (shape.Experts == 0)
@@ -81,7 +81,7 @@ public static class SyntheticModel
             }
             string stacked = name + "_exps.weight";
             DType dtype = recipe.For(stacked, [shape.Experts, rows, columns], shape.Layers, shape.Tied);
-            TensorSource rowsOfAll = random.Matrix(stacked, dtype, checked(shape.Experts * rows), columns, sparse: shape.TwoOfFour);
+            TensorSource rowsOfAll = random.Matrix(stacked, dtype, checked(shape.Experts * rows), columns, sparsity: shape.Sparsity);
             tensors.Add(rowsOfAll with { Shape = [shape.Experts, rows, columns] });
         }
         void Ones(string name, int width) => tensors.Add(SyntheticTensors.Constant(name, width, 1));

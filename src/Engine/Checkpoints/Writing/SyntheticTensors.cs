@@ -9,7 +9,7 @@ internal sealed class SyntheticTensors(int seed)
     // Rows are drawn from a small encoded tile per row length and type, so that gigabytes take seconds.
     private const int TileRows = 128;
 
-    private readonly Dictionary<(DType DType, int Columns, bool Sparse), byte[]> tiles = [];
+    private readonly Dictionary<(DType DType, int Columns, SparsityPattern? Sparsity), byte[]> tiles = [];
 
     /// <summary>Changes a row that is about to be written: its number, and its bytes.</summary>
     public delegate void RowEdit(int row, Span<byte> stored);
@@ -24,13 +24,13 @@ internal sealed class SyntheticTensors(int seed)
     /// <param name="rows">Rows.</param>
     /// <param name="columns">Columns.</param>
     /// <param name="edit">Sees every row before it is written; null to leave them.</param>
-    /// <param name="sparse">Of every four neighbours the two smaller ones are zero.</param>
-    public TensorSource Matrix(string name, DType dtype, int rows, int columns, RowEdit? edit = null, bool sparse = false) =>
+    /// <param name="sparsity">Which weights are zero, the smaller ones of each four neighbours or of each row; null for none.</param>
+    public TensorSource Matrix(string name, DType dtype, int rows, int columns, RowEdit? edit = null, SparsityPattern? sparsity = null) =>
         new(name, dtype, [rows, columns], stream =>
         {
             int rowBytes = (int)dtype.RowBytes(columns);
-            if (!tiles.TryGetValue((dtype, columns, sparse), out byte[]? tile))
-                tiles.Add((dtype, columns, sparse), tile = Tile(dtype, columns, sparse));
+            if (!tiles.TryGetValue((dtype, columns, sparsity), out byte[]? tile))
+                tiles.Add((dtype, columns, sparsity), tile = Tile(dtype, columns, sparsity));
             var random = new Random(SeedOf(name));
             byte[] edited = edit is null ? [] : new byte[rowBytes];
             for (int row = 0; row < rows; row++)
@@ -60,7 +60,7 @@ internal sealed class SyntheticTensors(int seed)
 
     private int SeedOf(string name) => name.Aggregate(seed, static (hash, character) => unchecked(hash * 31 + character));
 
-    private byte[] Tile(DType dtype, int columns, bool sparse)
+    private byte[] Tile(DType dtype, int columns, SparsityPattern? sparsity)
     {
         int rowBytes = (int)dtype.RowBytes(columns);
         var tile = new byte[TileRows * rowBytes];
@@ -68,8 +68,10 @@ internal sealed class SyntheticTensors(int seed)
         Parallel.For(0, TileRows, row =>
         {
             float[] values = Gaussian(new Random(unchecked(seed * 31 + row)), columns, deviation);
-            if (sparse)
+            if (sparsity is { IsTwoOfFour: true })
                 KeepTwoOfFour(values);
+            else if (sparsity is not null)
+                ClearLeast(values, sparsity.CountOf(columns));
             Codec.For(dtype).Encode(values, tile.AsSpan(row * rowBytes, rowBytes));
         });
         return tile;
@@ -88,6 +90,15 @@ internal sealed class SyntheticTensors(int seed)
                 (group[least], magnitudes[least]) = (0, float.PositiveInfinity);
             }
         }
+    }
+
+    private static void ClearLeast(float[] values, int count)
+    {
+        float[] magnitudes = [.. values.Select(MathF.Abs)];
+        int[] places = [.. Enumerable.Range(0, values.Length)];
+        Array.Sort(magnitudes, places);
+        foreach (int place in places.AsSpan(0, count))
+            values[place] = 0;
     }
 
     private static float[] Gaussian(Random random, int count, float deviation)

@@ -25,7 +25,7 @@ public sealed record TensorSource(string Name, DType DType, long[] Shape, Action
         ? throw new EngineException($"{coded.Format} has its scales apart from its codes and cannot be copied; it can be converted to another type", tensor.File(), tensor.Name)
         : new(name ?? tensor.Name, tensor.DType, tensor.Shape, stream => Copy(tensor, stream));
 
-    /// <summary>A tensor in another type: decoded and encoded by all threads, a few million elements at a time.</summary>
+    /// <summary>A tensor in another type: decoded and encoded by all threads, a few million elements at a time. Rows of the same type are copied.</summary>
     /// <param name="tensor">The values; checked to be finite on the way.</param>
     /// <param name="dtype">The type to store.</param>
     /// <param name="name">The name to store, or null for its own.</param>
@@ -86,9 +86,15 @@ public sealed record TensorSource(string Name, DType DType, long[] Shape, Action
                 Parallel.For(0, rows, () => new float[columns], (row, _, values) =>
                 {
                     long source = rowOrder(first + row);
+                    Span<byte> target = encoded.AsSpan(row * rowBytes, rowBytes);
+                    if (tensor.DType == dtype)
+                    {
+                        tensor.Row(source).CopyTo(target);
+                        return values;
+                    }
                     tensor.RequireFinite(source);
                     tensor.DecodeRow(source, values);
-                    Codec.For(dtype).Encode(values, encoded.AsSpan(row * rowBytes, rowBytes));
+                    Codec.For(dtype).Encode(values, target);
                     return values;
                 }, static _ => { });
             }

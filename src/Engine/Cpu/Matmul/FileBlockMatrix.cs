@@ -6,17 +6,18 @@ using Engine.Plans;
 namespace Engine.Cpu.Matmul;
 
 /// <summary>A matrix whose file has blocks of codes and scales together (formats.md §2.1).</summary>
-internal sealed unsafe class FileBlockMatrix<TFormat, TCodes, TScales>(int rows, int inputs) : BlockMatrix<TCodes, TScales>(rows, inputs, TFormat.OffsetShift)
+internal sealed unsafe class FileBlockMatrix<TFormat, TCodes, TScales>(int rows, int inputs, KeptCodes? kept = null)
+    : BlockMatrix<TCodes, TScales>(rows, inputs, TFormat.OffsetShift, kept)
     where TFormat : IBlockFormat
     where TCodes : ICodes
     where TScales : IFileScales
 {
-    public override string Form => TCodes.Sparse ? $"{TFormat.DType}, 2:4" : $"{TFormat.DType}";
+    public override string Form => $"{TFormat.DType}{ZerosLeftOut}";
 
     public override void Pack(WeightRows source, int panel)
     {
         TensorView tensor = source.Tensor;
-        byte* scales = ClearScales(panel), codes = CodesOf(panel);
+        PanelCursor cursor = Start(panel);
         const int UnitInputs = 8 * ActivationLayout.BlockInputs;
         int inputs = TScales.BlocksPerUnit * ActivationLayout.BlockInputs;
         int blockBytes = tensor.DType.Info().BlockBytes;
@@ -32,10 +33,13 @@ internal sealed unsafe class FileBlockMatrix<TFormat, TCodes, TScales>(int rows,
         }
         for (int unit = 0; unit < BlockCount / TScales.BlocksPerUnit; unit++)
         {
+            EnterBlock(ref cursor, unit * TScales.BlocksPerUnit);
+            byte* scales = ScaleUnit(cursor, unit * TScales.BlocksPerUnit);
+            new Span<byte>(scales, TScales.UnitBytes).Clear(); // Rows past the last have none.
             for (int row = 0; row < rows; row++)
             {
                 byte* block = first + row * rowStep + unit * (long)blockBytes;
-                TScales.Pack(block, scales + unit * TScales.UnitBytes, row);
+                TScales.Pack(block, scales, row);
                 TFormat.ReadCodes(block, read);
                 for (int i = 0; i < TScales.BlocksPerUnit; i++)
                 {
@@ -45,8 +49,7 @@ internal sealed unsafe class FileBlockMatrix<TFormat, TCodes, TScales>(int rows,
             }
             for (int i = 0; i < TScales.BlocksPerUnit; i++)
             {
-                TCodes.Pack(gathered + i * Panel.Rows * ActivationLayout.BlockInputs, codes);
-                codes += CodeBytes;
+                cursor.Codes = PackBlock(source, panel, gathered + i * Panel.Rows * ActivationLayout.BlockInputs, cursor.Codes);
             }
         }
     }

@@ -15,20 +15,25 @@ internal abstract unsafe class FloatPanelMatrix<TFormat> : PackedMatrix
     /// <summary>Panels of a group.</summary>
     protected const int GroupPanels = 4;
 
+    /// <summary>Bytes of the scales of a panel.</summary>
+    protected const int ScaleBytes = Panel.Rows * sizeof(float);
+
     // Inputs of a pass with several token tiles: two panels of them stay in the first-level cache while the tiles pass over.
     private const int TileChunk = 256;
 
     private readonly KernelPointer[,,] kernels = new KernelPointer[GroupPanels + 1, GroupPanels + 1, FloatKernel.MaxTokens + 1];
     private readonly bool roundsActivations;
+    private readonly int scaleInputs;
     private ActivationForms reads;
 
     /// <param name="rows">Output rows.</param>
     /// <param name="inputs">Columns.</param>
-    /// <param name="scaleBytes">Bytes of a panel beside its steps, which follow the steps of its group; a multiple of 64.</param>
+    /// <param name="scaleInputs">So many inputs, whole steps or all, are followed by their scales, float32 [panels of the group, 16]; 0 for none.</param>
     /// <param name="roundsActivations">Activations are rounded to bfloat16; only for weights of that type.</param>
-    protected FloatPanelMatrix(int rows, int inputs, long scaleBytes = 0, bool roundsActivations = false)
-        : base(rows, inputs, StepsBytes(inputs) + scaleBytes)
+    protected FloatPanelMatrix(int rows, int inputs, int scaleInputs = 0, bool roundsActivations = false)
+        : base(rows, inputs, StepsBytes(inputs) + (scaleInputs == 0 ? 0 : (inputs + scaleInputs - 1) / scaleInputs * (long)ScaleBytes))
     {
+        this.scaleInputs = scaleInputs;
         this.roundsActivations = roundsActivations;
         Instructions = MatmulInstructionSupport.Best;
     }
@@ -101,7 +106,8 @@ internal abstract unsafe class FloatPanelMatrix<TFormat> : PackedMatrix
 
     /// <summary>The step of a panel that an input belongs to.</summary>
     protected byte* Address(int panel, int input) =>
-        GroupAddress(panel) + ((long)(input / TFormat.StepInputs) * Width(panel) + panel % GroupPanels) * StepBytes;
+        GroupAddress(panel) + ((long)(input / TFormat.StepInputs) * Width(panel) + panel % GroupPanels) * StepBytes
+        + (scaleInputs == 0 ? 0 : input / scaleInputs * (long)Width(panel) * ScaleBytes);
 
     /// <summary>Multiplies some panels of a group with all tokens.</summary>
     protected virtual void Multiply(in MultiplyJob job, TokenTiles tiles, int thread, int panel, int panels)

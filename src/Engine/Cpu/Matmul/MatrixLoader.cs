@@ -86,12 +86,18 @@ internal static unsafe class MatrixLoader
         return (tensor.DType, transposed) switch
         {
             (DType.Coded, _) => CodedMatrices.Create(source, rows, inputs, firstOutput),
-            (DType.Q8_0, false) when SparseBlocks.Conform<Q8_0>(source, rows) =>
-                new FileBlockMatrix<Q8_0, SparseCodes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
-            (DType.Q4_0, false) when SparseBlocks.Conform<Q4_0>(source, rows) =>
-                new FileBlockMatrix<Q4_0, SparseCodes4, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
-            (DType.Q8_0, false) => new FileBlockMatrix<Q8_0, Codes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
-            (DType.Q4_0, false) => new FileBlockMatrix<Q4_0, Codes4, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
+            (DType.Q8_0, false) => CodeSurvey.Of<Q8_0>(source, rows, inputs, 8) switch
+            {
+                { Sparsity: CodeSparsity.TwoOfFour } => new FileBlockMatrix<Q8_0, SparseCodes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
+                { Kept: { } kept } => new FileBlockMatrix<Q8_0, MaskedCodes8, BlockScales>(rows, inputs, kept) { FirstOutput = firstOutput },
+                _ => new FileBlockMatrix<Q8_0, Codes8, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
+            },
+            (DType.Q4_0, false) => CodeSurvey.Of<Q4_0>(source, rows, inputs, 4) switch
+            {
+                { Sparsity: CodeSparsity.TwoOfFour } => new FileBlockMatrix<Q4_0, SparseCodes4, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
+                { Kept: { } kept } => new FileBlockMatrix<Q4_0, MaskedCodes4, BlockScales>(rows, inputs, kept) { FirstOutput = firstOutput },
+                _ => new FileBlockMatrix<Q4_0, Codes4, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
+            },
             (DType.Q4_1, false) => new FileBlockMatrix<Q4_1, Codes4, BlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q5_0, false) => new FileBlockMatrix<Q5_0, Codes5, BlockScales>(rows, inputs) { FirstOutput = firstOutput },
             (DType.Q5_1, false) => new FileBlockMatrix<Q5_1, Codes5, BlockScalesAndMinima>(rows, inputs) { FirstOutput = firstOutput },
@@ -115,10 +121,10 @@ internal static unsafe class MatrixLoader
             (DType.Q2_0, false) => Grouped<Q2_0Format, LookedUp<Codes2, Q2_0Format>>(rows, inputs, firstOutput),
             (DType.Q1_0, false) => Grouped<Q1_0Format, LookedUp<Codes1, Q1_0Format>>(rows, inputs, firstOutput),
             (DType.NVFP4, false) => new FileBlockMatrix<NVFP4, CodesE2M1, HalfBlockSmallFloats>(rows, inputs) { FirstOutput = firstOutput },
-            (DType.F16, false) when SparseFloatMatrix<Float16>.Conforms(source, rows, inputs) =>
-                new SparseFloatMatrix<Float16>(rows, inputs, false) { FirstOutput = firstOutput },
-            (DType.BF16, false) when SparseFloatMatrix<BFloat16>.Conforms(source, rows, inputs) =>
-                new SparseFloatMatrix<BFloat16>(rows, inputs, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },
+            (DType.F16, false) when KeptElements.Of(source, rows, inputs) is { } kept =>
+                new MaskedFloatMatrix<Float16>(rows, inputs, kept, false) { FirstOutput = firstOutput },
+            (DType.BF16, false) when KeptElements.Of(source, rows, inputs) is { } kept =>
+                new MaskedFloatMatrix<BFloat16>(rows, inputs, kept, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },
             (DType.F32, _) => new FloatMatrix<Float32>(rows, inputs) { FirstOutput = firstOutput },
             (DType.F16, _) => new FloatMatrix<Float16>(rows, inputs) { FirstOutput = firstOutput },
             (DType.BF16, _) => new FloatMatrix<BFloat16>(rows, inputs, activations == ActivationPrecision.BFloat16) { FirstOutput = firstOutput },

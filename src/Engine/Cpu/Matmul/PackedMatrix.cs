@@ -10,15 +10,26 @@ internal abstract unsafe class PackedMatrix : IDisposable
 {
     private const int MostTokensOfBatch = 64;
 
+    private readonly PanelLayout layout;
     private readonly PanelMemory memory;
 
+    /// <param name="rows">Output rows.</param>
+    /// <param name="inputs">Columns.</param>
+    /// <param name="panelBytes">Bytes of each panel, a multiple of 64.</param>
     protected PackedMatrix(int rows, int inputs, long panelBytes)
+        : this(rows, inputs, new PanelLayout(PanelsOf(rows), panelBytes))
+    {
+    }
+
+    /// <param name="rows">Output rows.</param>
+    /// <param name="inputs">Columns.</param>
+    /// <param name="layout">Where panels lie.</param>
+    protected PackedMatrix(int rows, int inputs, PanelLayout layout)
     {
         Rows = rows;
         Inputs = inputs;
-        Panels = (rows + Panel.Rows - 1) / Panel.Rows;
-        PanelBytes = panelBytes;
-        memory = new PanelMemory(Panels * panelBytes);
+        this.layout = layout;
+        memory = new PanelMemory(layout.Bytes);
     }
 
     /// <summary>Output rows.</summary>
@@ -28,10 +39,7 @@ internal abstract unsafe class PackedMatrix : IDisposable
     public int Inputs { get; }
 
     /// <summary>Panels of 16 rows.</summary>
-    public int Panels { get; }
-
-    /// <summary>Bytes of a panel, a multiple of 64.</summary>
-    public long PanelBytes { get; }
+    public int Panels => layout.Panels;
 
     /// <summary>Where the matrix' rows start in the output of its plan.</summary>
     public int FirstOutput { get; init; }
@@ -46,7 +54,7 @@ internal abstract unsafe class PackedMatrix : IDisposable
     public float[]? Bias { get; set; }
 
     /// <summary>Bytes held.</summary>
-    public long Bytes => memory.Bytes + (Bias?.Length ?? 0) * sizeof(float);
+    public long Bytes => memory.Bytes + layout.TableBytes + (Bias?.Length ?? 0) * sizeof(float);
 
     /// <summary>What is held, for people: <c>int4, a scale per 128, 2:4</c>.</summary>
     public abstract string Form { get; }
@@ -74,8 +82,17 @@ internal abstract unsafe class PackedMatrix : IDisposable
     /// <summary>Panels that are best multiplied together with so many tokens.</summary>
     protected abstract int PanelsTogether(int tokens);
 
+    /// <summary>Panels of so many rows.</summary>
+    public static int PanelsOf(int rows) => (rows + Panel.Rows - 1) / Panel.Rows;
+
+    /// <summary>What lies before the panels.</summary>
+    protected byte* BeforePanels => memory.Address;
+
     /// <summary>The first byte of a panel.</summary>
-    protected byte* PanelAddress(int panel) => memory.Address + panel * PanelBytes;
+    protected byte* PanelAddress(int panel) => memory.Address + layout.Start(panel);
+
+    /// <summary>Bytes of a panel, a multiple of 64.</summary>
+    protected long PanelBytes(int panel) => layout.Size(panel);
 
     /// <summary>Panels that a work item of a job should have.</summary>
     public int ItemPanels(int tokens, int threads)
@@ -89,8 +106,8 @@ internal abstract unsafe class PackedMatrix : IDisposable
         const long Smallest = 64 << 10, Largest = 512 << 10;
         bool batch = tokens is > 8 and <= MostTokensOfBatch;
         long bytes = Math.Clamp(
-            Panels * PanelBytes / (threads * 8), Smallest / Math.Max(1, Math.Min(tokens, 16)), batch ? Largest * 8 / tokens : Largest);
-        int together = PanelsTogether(tokens), panels = (int)Math.Clamp(bytes / PanelBytes, 1, Math.Max(Panels, 1));
+            layout.Bytes / (threads * 8), Smallest / Math.Max(1, Math.Min(tokens, 16)), batch ? Largest * 8 / tokens : Largest);
+        int together = PanelsTogether(tokens), panels = (int)Math.Clamp(bytes * Panels / Math.Max(layout.Bytes, 1), 1, Math.Max(Panels, 1));
         return (panels + together - 1) / together * together;
     }
 

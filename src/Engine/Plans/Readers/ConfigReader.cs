@@ -70,14 +70,17 @@ internal sealed class ConfigReader(JsonObject config, string file, string place 
     };
 
     /// <summary>A count per layer: one number for all, or an array with one for each. Null where the key is absent.</summary>
-    public int[]? CountPerLayer(string key, int layers)
+    /// <param name="key">The key.</param>
+    /// <param name="layers">Layers.</param>
+    /// <param name="least">The least that an array may hold: 0 where layers may lack what is counted.</param>
+    public int[]? CountPerLayer(string key, int layers, int least = 1)
     {
         switch (Node(key))
         {
             case null:
                 return null;
             case JsonArray array when array.Count == layers:
-                return [.. array.Select((node, layer) => ToCount($"{key}[{layer}]", node))];
+                return [.. array.Select((node, layer) => ToCount($"{key}[{layer}]", node, least))];
             case JsonArray array:
                 throw Error(key, $"expected {layers} values, one per layer; found {array.Count}");
             case { } node:

@@ -21,10 +21,13 @@ internal sealed record FeedForwardNames(string Gate, string Up, string Down)
 /// <summary>Makes plans of gated feed-forwards.</summary>
 /// <param name="Tensors">The tensors.</param>
 /// <param name="Activation">Their non-linearity.</param>
-/// <param name="Hidden">Their input and output width.</param>
+/// <param name="Hidden">Their input width, and that of their output where <see cref="Outputs"/> says no other.</param>
 /// <param name="Clamp">Makes <see cref="Activation.SwiGlu"/> a clamped one; null where it is not.</param>
 internal sealed record FeedForwardReader(TensorCatalog Tensors, Activation Activation, int Hidden, SwiGluClamp? Clamp = null)
 {
+    /// <summary>Width of their output where it is not that of the input.</summary>
+    public int? Outputs { get; init; }
+
     /// <summary>The feed-forward of three linears under a module's name, each in a form that <see cref="LowRankReader"/> reads.</summary>
     /// <param name="module">What the names begin with.</param>
     /// <param name="width">Inner width.</param>
@@ -37,7 +40,7 @@ internal sealed record FeedForwardReader(TensorCatalog Tensors, Activation Activ
             width,
             LowRankReader.Part(Tensors, $"{module}.{gate}", width, Hidden, biasRequired),
             LowRankReader.Part(Tensors, $"{module}.{up}", width, Hidden, biasRequired),
-            LowRankReader.Part(Tensors, $"{module}.{down}", Hidden, width, biasRequired));
+            LowRankReader.Part(Tensors, $"{module}.{down}", Outputs ?? Hidden, width, biasRequired));
     }
 
     /// <summary>The feed-forward of three parts.</summary>

@@ -27,6 +27,9 @@ internal sealed record GatedDecoderTraits
     /// <summary>Constants of <see cref="Activation.ClampedSwiGlu"/> where silu is clamped, else null.</summary>
     public Func<ConfigReader, SwiGluClamp?> Clamp { get; init; } = static _ => null;
 
+    /// <summary>Layers may lack a sublayer, or have a matrix in its place: a count of 0 in an array of the configuration says so.</summary>
+    public bool MayLackSublayers { get; init; }
+
     /// <summary>Attention is DeepSeek's (<see cref="LatentAttentionReader"/>).</summary>
     public bool LatentAttention { get; init; }
 
@@ -118,9 +121,9 @@ internal sealed class GatedDecoder
     public LayerMap Layers(IReadOnlyList<string> names)
     {
         int layers = names.Count;
-        AttentionGeometry[] geometry = traits.LatentAttention ? [] : AttentionGeometry.Read(Config, Tensors, Hidden, layers, layer => $"{names[layer]}.self_attn");
+        AttentionGeometry[] geometry = traits.LatentAttention ? [] : AttentionGeometry.Read(Config, Tensors, Hidden, layers, layer => $"{names[layer]}.self_attn", traits.MayLackSublayers);
         ExpertsReader? experts = traits.Experts is null ? null : new ExpertsReader(traits.Experts, Config, feedForwards, layers);
-        int[]? widths = Config.CountPerLayer("intermediate_size", layers);
+        int[]? widths = Config.CountPerLayer("intermediate_size", layers, least: traits.MayLackSublayers ? 0 : 1);
         int?[] windows = traits.SlidingWindows(Config, layers);
         // Qwen2's biases are no choice, and its configurations have no key for them.
         bool qkvBias = traits.QkvBias || BiasRule("attention_bias", ".self_attn.");
@@ -134,17 +137,31 @@ internal sealed class GatedDecoder
         for (int layer = 0; layer < layers; layer++)
         {
             string name = names[layer];
-            AttentionPlan attention = latent?.Read($"{name}.self_attn")
-                ?? Attention(name, geometry[layer], windows[layer], qkvBias) with { ClipQkv = clip };
-            blocks.Add(experts?.Has(layer) == true
+            AttentionPlan? attention = latent?.Read($"{name}.self_attn")
+                ?? (geometry[layer].HasAttention ? Attention(name, geometry[layer], windows[layer], qkvBias) with { ClipQkv = clip } : null);
+            BlockPlan block = experts?.Has(layer) == true
                 ? new BlockPlan(attention, null, experts.Read(name, layer))
-                : new BlockPlan(attention, feedForwards.Read($"{name}.mlp", Width(layer), feedForwardBias)));
+                : new BlockPlan(attention, Width(layer) == 0 ? null : feedForwards.Read($"{name}.mlp", Width(layer), feedForwardBias));
+            block = block with
+            {
+                AttentionLinear = attention is null && geometry[layer].HasLinear ? LinearOf(name) : null,
+                FeedForwardLinear = block is { FeedForward: null, Experts: null } && Tensors.Has($"{name}.mlp.linear_mlp.weight")
+                    ? Square($"{name}.mlp.linear_mlp") : null,
+            };
+            blocks.Add(block);
             steps.Add(new LayerStep(
-                layer, layer, LayerNorm($"{name}.input_layernorm"), LayerNorm($"{name}.post_attention_layernorm")));
-            slots.Add(attention.KvSlot);
+                layer, attention is null ? LayerStep.NoKvSlot : slots.Count,
+                attention is null && block.AttentionLinear is null ? null : LayerNorm($"{name}.input_layernorm"),
+                block is { FeedForward: null, Experts: null, FeedForwardLinear: null } ? null : LayerNorm($"{name}.post_attention_layernorm")));
+            if (attention is not null)
+            {
+                slots.Add(attention.KvSlot);
+            }
         }
         experts?.Complete();
-        return new LayerMap(blocks.MoveToImmutable(), steps.MoveToImmutable(), slots.MoveToImmutable());
+        return slots.Count > 0
+            ? new LayerMap(blocks.MoveToImmutable(), steps.MoveToImmutable(), slots.ToImmutable())
+            : throw Config.Error("num_attention_heads", "expected a layer with attention; found none");
 
         int Width(int layer) => widths?[layer] ?? throw Config.Error("intermediate_size", "the key is missing");
     }
@@ -195,6 +212,15 @@ internal sealed class GatedDecoder
         };
     }
 
+    /// <summary>The matrix in place of a layer's attention: GGUF calls it by the output projection's name.</summary>
+    private LinearPlan LinearOf(string layerName)
+    {
+        string name = $"{layerName}.self_attn.linear_attn";
+        return Square(Tensors.Has($"{name}.weight") ? name : $"{layerName}.self_attn.o_proj");
+    }
+
+    private LinearPlan Square(string name) => new(Hidden, [Tensors.Part(name, Hidden, Hidden)]);
+
     private ImmutableArray<float> Sinks(string name, int heads)
     {
         float[] sinks = Tensors.Values(name, heads, anyFloat: true);
@@ -209,7 +235,8 @@ internal sealed class GatedDecoder
     private NormPlan HeadNorm(string name, int headDim, int width) =>
         new(NormKind.Rms, epsilon, Tensors.Vector($"{name}.weight", traits.NormsWholeProjection ? width : headDim));
 
-    private static Activation ReadActivation(ConfigReader config) => config.Text("hidden_act", "silu") switch
+    /// <summary>The non-linearity of gated feed-forwards; SwiGLU where the key is absent.</summary>
+    internal static Activation ReadActivation(ConfigReader config) => config.Text("hidden_act", "silu") switch
     {
         "silu" or "swish" => Activation.SwiGlu,
         "gelu_pytorch_tanh" or "gelu_new" => Activation.GeGluTanh,

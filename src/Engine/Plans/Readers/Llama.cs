@@ -3,7 +3,7 @@ namespace Engine.Plans.Readers;
 /// <summary>Llama 1 to 3 (Touvron et al. 2023, Grattafiori et al. 2024) and everything published under its architecture.</summary>
 internal static class Llama
 {
-    private static readonly GatedDecoderTraits Traits = new() { Family = "llama" };
+    private static readonly GatedDecoderTraits Traits = new() { Family = "llama", MayLackSublayers = true };
 
     public static ModelFamily Family { get; } = new(static checkpoint => GatedDecoder.Read(checkpoint, Traits))
     {

@@ -3,7 +3,7 @@ namespace Engine.Plans.Readers;
 /// <summary>Mistral (Jiang et al. 2023): llama with a sliding window over the keys.</summary>
 internal static class Mistral
 {
-    private static readonly GatedDecoderTraits Traits = new() { Family = "mistral", SlidingWindows = Windows };
+    private static readonly GatedDecoderTraits Traits = new() { Family = "mistral", MayLackSublayers = true, SlidingWindows = Windows };
 
     public static ModelFamily Family { get; } = new(static checkpoint => GatedDecoder.Read(checkpoint, Traits))
     {

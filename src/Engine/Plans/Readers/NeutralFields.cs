@@ -27,6 +27,7 @@ internal static class NeutralFields
         (["alibi", "use_alibi", "use_mrope", "use_parallel_residual", "parallel_attn", "add_cross_attention", "is_encoder_decoder",
             "use_bidirectional_attention", "apply_residual_connection_post_layernorm"], IsFalse, "this variant is not supported"),
         (["is_causal", "causal"], IsTrue, "only causal attention is supported"),
+        (["block_configs", "num_key_value_heads_per_layer"], static _ => false, "this family has no layers of several kinds"),
         (["no_rope_layers", "attention_chunk_size"], static _ => false, "this variant is not supported"),
     ];
 

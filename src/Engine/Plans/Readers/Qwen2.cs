@@ -6,6 +6,7 @@ internal static class Qwen2
     private static readonly GatedDecoderTraits Traits = new()
     {
         Family = "qwen2",
+        MayLackSublayers = true,
         QkvBias = true,
         SlidingWindows = SlidingWindows.AboveMaxWindowLayers,
     };

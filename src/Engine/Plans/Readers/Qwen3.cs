@@ -8,6 +8,7 @@ internal static class Qwen3
     private static readonly GatedDecoderTraits Traits = new()
     {
         Family = "qwen3",
+        MayLackSublayers = true,
         HeadNorms = true,
         SlidingWindows = SlidingWindows.AboveMaxWindowLayers,
     };

@@ -1,4 +1,5 @@
 using System.Numerics.Tensors;
+using Engine.Checkpoints;
 using Engine.Transforms.Pruning;
 using Engine.Transforms.Quantization;
 
@@ -21,11 +22,13 @@ public sealed class OptimalBrainSurgeon
     private readonly int rows, columns;
     private readonly SparsityPattern? pattern;
     private readonly bool[] pruned;
-    private readonly QuantizedMatrix? target;
+    private readonly IWeightGrid? target;
+    private readonly int[]? order;
 
-    private OptimalBrainSurgeon(float[] weights, int rows, int columns, float[] factor, SparsityPattern? pattern, bool[]? pruned, QuantizedMatrix? target)
+    private OptimalBrainSurgeon(
+        float[] weights, int rows, int columns, float[] factor, SparsityPattern? pattern, bool[]? pruned, IWeightGrid? target, int[]? order)
     {
-        (this.weights, this.rows, this.columns, this.factor, this.pattern, this.target) = (weights, rows, columns, factor, pattern, target);
+        (this.weights, this.rows, this.columns, this.factor, this.pattern, this.target, this.order) = (weights, rows, columns, factor, pattern, target, order);
         this.pruned = pruned ?? new bool[weights.Length];
         errors = new float[rows * Block];
     }
@@ -34,12 +37,16 @@ public sealed class OptimalBrainSurgeon
     /// <param name="weights">[rows, columns]; replaced by what remains of them.</param>
     /// <param name="rows">Outputs.</param>
     /// <param name="columns">Inputs; whole groups of the pattern and of the grid.</param>
-    /// <param name="factor">U, [columns, columns].</param>
+    /// <param name="factor">U, [columns, columns]; its rows and columns are inputs in the order in which they are fixed.</param>
     /// <param name="pattern">What SparseGPT prunes; null for nothing.</param>
     /// <param name="pruned">Weights that another criterion has chosen, [rows, columns]; null for none. Not together with <paramref name="pattern"/>.</param>
     /// <param name="target">Takes the codes of GPTQ; null where weights are not quantized.</param>
+    /// <param name="order">
+    /// The inputs in the order in which they are fixed; null for the order they have. Groups of <paramref name="target"/> then are fitted to the weights as they come, before
+    /// any is rounded (GPTQ's act-order with static groups). Not together with <paramref name="pattern"/>, which chooses among neighbours.
+    /// </param>
     public static void Run(
-        float[] weights, int rows, int columns, float[] factor, SparsityPattern? pattern, bool[]? pruned = null, QuantizedMatrix? target = null)
+        float[] weights, int rows, int columns, float[] factor, SparsityPattern? pattern, bool[]? pruned = null, IWeightGrid? target = null, int[]? order = null)
     {
         ArgumentNullException.ThrowIfNull(weights);
         ArgumentNullException.ThrowIfNull(factor);
@@ -49,7 +56,45 @@ public sealed class OptimalBrainSurgeon
         {
             throw new ArgumentException("weights are chosen beforehand or during the sweep, not both", nameof(pruned));
         }
-        new OptimalBrainSurgeon(weights, rows, columns, factor, pattern, pruned, target).Sweep();
+        if (order is null)
+        {
+            new OptimalBrainSurgeon(weights, rows, columns, factor, pattern, pruned, target, order).Sweep();
+            return;
+        }
+        ArgumentOutOfRangeException.ThrowIfNotEqual(order.Length, columns, nameof(order));
+        if (pattern is not null)
+        {
+            throw new ArgumentException("a pattern chooses among neighbours, which are fixed one behind the other", nameof(order));
+        }
+        for (int column = 0; column < columns && target is not null; column += target.GroupColumns)
+        {
+            int first = column;
+            Parallel.For(0, rows, row => target.Fit(row, first, weights.AsSpan(row * columns + first, target.GroupColumns)));
+        }
+        float[] ordered = Reorder(weights, rows, order);
+        new OptimalBrainSurgeon(
+            ordered, rows, columns, factor, pattern, pruned is null ? null : Reorder(pruned, rows, order), target, order).Sweep();
+        int[] back = new int[columns];
+        for (int i = 0; i < columns; i++)
+        {
+            back[order[i]] = i;
+        }
+        Reorder(ordered, rows, back).CopyTo(weights, 0);
+    }
+
+    /// <summary>The columns of a matrix in another order.</summary>
+    private static T[] Reorder<T>(T[] matrix, int rows, int[] order)
+    {
+        T[] ordered = new T[matrix.Length];
+        Parallel.For(0, rows, row =>
+        {
+            int first = row * order.Length;
+            for (int i = 0; i < order.Length; i++)
+            {
+                ordered[first + i] = matrix[first + order[i]];
+            }
+        });
+        return ordered;
     }
 
     private void Sweep()
@@ -104,14 +149,14 @@ public sealed class OptimalBrainSurgeon
                 Losses(row, j, losses);
                 PruningMask.MarkGroups(losses, zero.Slice(j, SparsityPattern.GroupColumns));
             }
-            if (target is not null && j % target.GroupColumns == 0)
+            if (target is not null && order is null && j % target.GroupColumns == 0)
             {
                 target.Fit(row, j, values.Slice(j, target.GroupColumns));
             }
             float kept = zero[j] ? 0 : values[j];
             if (target is not null)
             {
-                kept = target.Round(row, j, kept);
+                kept = target.Round(row, order?[j] ?? j, kept);
             }
             ReadOnlySpan<float> influence = factor.AsSpan(j * columns, columns);
             float error = (values[j] - kept) / influence[j];

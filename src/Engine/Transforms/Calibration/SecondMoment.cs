@@ -69,19 +69,22 @@ public sealed unsafe class SecondMoment
     public float[] Norms() => [.. diagonal.Select(static sum => (float)Math.Sqrt(sum))];
 
     /// <summary>Σ x·xᵀ, [inputs, inputs], both triangles.</summary>
+    /// <param name="order">The inputs in the order in which they are rows and columns; null for the order they have.</param>
     /// <exception cref="InvalidOperationException">Only the diagonal was asked for.</exception>
-    public float[] ToMatrix()
+    public float[] ToMatrix(int[]? order = null)
     {
         if (matrix is null)
         {
             throw new InvalidOperationException("only the diagonal was kept");
         }
-        float[] whole = [.. matrix];
+        float[] whole = new float[matrix.Length];
         for (int i = 0; i < Inputs; i++)
         {
-            for (int j = 0; j < i; j++)
+            int row = order?[i] ?? i;
+            for (int j = 0; j <= i; j++)
             {
-                whole[j * Inputs + i] = whole[i * Inputs + j];
+                int column = order?[j] ?? j;
+                whole[i * Inputs + j] = whole[j * Inputs + i] = matrix[Math.Max(row, column) * Inputs + Math.Min(row, column)];
             }
         }
         return whole;

@@ -1,4 +1,5 @@
 using System.Numerics.Tensors;
+using Engine.Checkpoints;
 
 namespace Engine.Transforms.Pruning;
 

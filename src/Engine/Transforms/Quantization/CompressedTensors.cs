@@ -67,7 +67,8 @@ public static class CompressedTensors
     /// <param name="format">The grid of all quantized matrices.</param>
     /// <param name="pattern">What was pruned, or null.</param>
     /// <param name="ignored">Modules with matrices that are not quantized.</param>
-    public static JsonObject Config(IntegerFormat format, SparsityPattern? pattern, IEnumerable<string> ignored)
+    /// <param name="ordered">Inputs were rounded in the order of their activations; readers of groups are told so, for whom it changes nothing.</param>
+    public static JsonObject Config(IntegerFormat format, SparsityPattern? pattern, IEnumerable<string> ignored, bool ordered = false)
     {
         ArgumentNullException.ThrowIfNull(format);
         string[] names = [.. ignored];
@@ -83,7 +84,7 @@ public static class CompressedTensors
                 ["group_0"] = new JsonObject
                 {
                     ["targets"] = new JsonArray("Linear"),
-                    ["weights"] = Arguments(format.Bits, format.IsSymmetric, format.GroupColumns is null ? "channel" : "group", format.GroupColumns, false),
+                    ["weights"] = Arguments(format.Bits, format.IsSymmetric, format.GroupColumns is null ? "channel" : "group", format.GroupColumns, false, ordered),
                     // What reads int-quantized files multiplies in integers, with a scale per token.
                     ["input_activations"] = IsPacked(format) ? null : Arguments(8, true, "token", null, true),
                     ["output_activations"] = null,
@@ -112,7 +113,7 @@ public static class CompressedTensors
 
     private static JsonArray Array(string[] names) => new([.. names.Select(static name => (JsonNode)name)]);
 
-    private static JsonObject Arguments(int bits, bool symmetric, string strategy, int? group, bool dynamic) => new()
+    private static JsonObject Arguments(int bits, bool symmetric, string strategy, int? group, bool dynamic, bool ordered = false) => new()
     {
         ["num_bits"] = bits,
         ["type"] = "int",
@@ -121,7 +122,7 @@ public static class CompressedTensors
         ["group_size"] = group,
         ["block_structure"] = null,
         ["dynamic"] = dynamic,
-        ["actorder"] = null,
+        ["actorder"] = ordered && group is not null ? "weight" : null,
         ["observer"] = dynamic ? null : "minmax",
         ["observer_kwargs"] = new JsonObject(),
     };

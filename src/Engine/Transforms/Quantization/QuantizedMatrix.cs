@@ -8,7 +8,7 @@ namespace Engine.Transforms.Quantization;
 /// A matrix of integers that is being made: groups are fitted, then weights are rounded to their grid one by one, in any order. Rows may be worked on by
 /// different threads.
 /// </summary>
-public sealed class QuantizedMatrix
+public sealed class QuantizedMatrix : IWeightGrid
 {
     private const float SmallestHalf = 6.1035156e-05f; // the least normal number of binary16
 
@@ -41,7 +41,7 @@ public sealed class QuantizedMatrix
     /// <summary>How scales are stored.</summary>
     public DType ScaleType { get; }
 
-    /// <summary>Neighbouring inputs that share a scale.</summary>
+    /// <inheritdoc/>
     public int GroupColumns => Columns / groups;
 
     /// <summary>[rows, columns], below 2^bits.</summary>
@@ -72,8 +72,7 @@ public sealed class QuantizedMatrix
         }
     }
 
-    /// <summary>Rounds a weight to the nearest number of its group's grid.</summary>
-    /// <returns>The number.</returns>
+    /// <inheritdoc/>
     public float Round(int row, int column, float weight)
     {
         int place = row * groups + column / GroupColumns;

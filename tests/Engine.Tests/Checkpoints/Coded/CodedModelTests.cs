@@ -36,20 +36,37 @@ public sealed class CodedModelTests
     [MemberData(nameof(Formats))]
     public void The_cpu_gives_them_too_but_for_the_rounding_of_activations(string name)
     {
+        const int Models = 3;
         Random random = Seed.Fresh();
-        PackedFormat format = FormatFor(name, random);
-        TinyModel model = TinyModels.Make(ModelFor(format), random.Next());
+        string found = "";
+        // Small random models amplify the rounding to 8 bits, those with weights of one bit most, and one in some hundreds until little is left: one of a few models
+        // must not. Weights of another row or column would leave the logits of all of them with nothing in common, at angles whose cosines are 0.
+        for (int i = 0; i < Models; i++)
+        {
+            PackedFormat format = FormatFor(name, random);
+            TinyModel model = TinyModels.Make(ModelFor(format), random.Next());
+            double cosine = CosineOnCpu(model, format, random);
+            if (cosine >= 0.7)
+            {
+                return;
+            }
+            found += $"{format}, {model}: a cosine of {cosine}\n";
+        }
+        Assert.Fail(found);
+    }
+
+    /// <summary>Of the angle between the logits of the oracle and those of the CPU.</summary>
+    private static double CosineOnCpu(TinyModel model, PackedFormat format, Random random)
+    {
         using var folder = new TemporaryFolder();
         Write(folder, model, format, random);
         int[] tokens = model.Tokens(14);
         double[][] expected = FamiliesAgainstOracleTests.OracleLogits(model, tokens);
         using var harness = new ModelHarness(CheckpointFile.Open(folder.Path), new CpuBackend(new CpuOptions { Threads = 2 }), pageTokens: 4);
         float[][] found = harness.Run(tokens, chunk: 5);
-        // Small random models amplify the rounding to 8 bits, those with weights of one bit most; weights of another row or column would leave logits that have
-        // nothing in common, at an angle whose cosine is 0.
         double product = expected.Zip(found, static (a, b) => a.Zip(b, static (x, y) => x * y).Sum()).Sum();
         double sizes = Math.Sqrt(expected.Sum(static a => a.Sum(static x => x * x)) * found.Sum(static a => a.Sum(static x => (double)x * x)));
-        Assert.True(product >= 0.7 * sizes, $"{format}, {model}: a cosine of {product / sizes}");
+        return product / sizes;
     }
 
     [Theory]

@@ -60,9 +60,9 @@ internal static class CodedData
         new(CodeNumbers.Integer, 4, 32, ZeroKind.None, ScaleKind.BF16, MostBits: 4.6),
         new(CodeNumbers.Integer, 4, 16, ZeroKind.Symmetric, ScaleKind.F16, MostBits: 5.1),
         new(CodeNumbers.Integer, 4, 16, ZeroKind.Groups, ScaleKind.F16, MostBits: 6.1),
-        new(CodeNumbers.Integer, 1, 64, ZeroKind.Symmetric, ScaleKind.F16, MostBits: 4.4),
-        new(CodeNumbers.Integer, 2, 64, ZeroKind.Groups, ScaleKind.F16, true, MostBits: 4.4),
-        new(CodeNumbers.Integer, 3, 128, ZeroKind.Groups, ScaleKind.F32, MostBits: Symmetric4),
+        new(CodeNumbers.Integer, 1, 64, ZeroKind.Symmetric, ScaleKind.F16, MostBits: 1.5),
+        new(CodeNumbers.Integer, 2, 64, ZeroKind.Groups, ScaleKind.F16, true, MostBits: 2.5),
+        new(CodeNumbers.Integer, 3, 128, ZeroKind.Groups, ScaleKind.F32, MostBits: 3.4),
         new(CodeNumbers.Integer, 5, 96, ZeroKind.Symmetric, ScaleKind.F16, MostBits: 5.6),
         new(CodeNumbers.Integer, 6, 256, ZeroKind.Groups, ScaleKind.BF16, MostBits: 6.3),
         new(CodeNumbers.Integer, 7, 128, ZeroKind.Groups, ScaleKind.F16, MostBits: Symmetric8),
@@ -87,6 +87,16 @@ internal static class CodedData
         new(CodeNumbers.Integer, 8, 128, ZeroKind.Groups, ScaleKind.F16),
         new(CodeNumbers.E4M3, 8, 128, ZeroKind.None, ScaleKind.F32, true),
         new(CodeNumbers.Table, 6, 64, ZeroKind.None, ScaleKind.F32),
+        new(CodeNumbers.Integer, 1, 0, ZeroKind.None, ScaleKind.BF16, MostBits: 1.2),
+        new(CodeNumbers.Integer, 1, 16, ZeroKind.Symmetric, ScaleKind.F16, MostBits: 3.1),
+        new(CodeNumbers.Integer, 1, 128, ZeroKind.Groups, ScaleKind.F16, true, MostBits: 1.3),
+        new(CodeNumbers.Integer, 2, 128, ZeroKind.Symmetric, ScaleKind.F16, MostBits: 2.2),
+        new(CodeNumbers.Integer, 2, 32, ZeroKind.None, ScaleKind.F16, MostBits: 2.6),
+        new(CodeNumbers.Integer, 2, 16, ZeroKind.Groups, ScaleKind.F16, MostBits: 4.1),
+        new(CodeNumbers.Integer, 2, 128, ZeroKind.Constant, ScaleKind.F32, MostBits: 2.4),
+        new(CodeNumbers.Integer, 3, 64, ZeroKind.Symmetric, ScaleKind.F16, true, MostBits: 3.4),
+        new(CodeNumbers.Integer, 3, 16, ZeroKind.Symmetric, ScaleKind.BF16, MostBits: 4.1),
+        new(CodeNumbers.Integer, 3, 32, ZeroKind.Groups, ScaleKind.F16, MostBits: 3.8),
     ];
 
     public static TheoryData<int> All => [.. Enumerable.Range(0, Cases.Length)];
@@ -138,6 +148,23 @@ internal static class CodedData
             }
             while (table.Length > 0 && !float.IsFinite(table[code]));
             return code;
+        }
+    }
+
+    /// <summary>Sets two neighbours of every four of a row to zero, whichever, and sometimes more; zeros of 4-bit floats have both signs.</summary>
+    public static void Prune(TestCodedMatrix matrix, Random random)
+    {
+        for (int i = 0; i < matrix.Codes.Length; i++)
+        {
+            int row = i / matrix.Columns, place = i % matrix.Columns, group = row * matrix.Groups + place / matrix.GroupColumns;
+            if (place % matrix.GroupColumns == 0)
+            {
+                matrix.Zeros[group] = Math.Min(matrix.Zeros[group], (1 << matrix.Bits) - 1); // Beyond the codes, none would be zero.
+            }
+            if ((place + row) % 2 == place / 4 % 2 || random.Next(8) == 0)
+            {
+                matrix.Codes[i] = (byte)(matrix.Numbers == CodeNumbers.E2M1 && random.Next(2) == 0 ? 8 : matrix.Zeros[group]);
+            }
         }
     }
 

@@ -93,35 +93,47 @@ public sealed class CodedProductTests
         }
     }
 
-    /// <summary>Two of every four codes are zero: held without them where no code is moved by a zero point of its own.</summary>
+    /// <summary>Two of every four weights are zero: held without them, also where each group has a zero point of its own; the dense twin has as many other rows.</summary>
     [Theory]
-    [InlineData(CodeNumbers.Integer, 4, 128, ScaleKind.F16, 3.3)]
-    [InlineData(CodeNumbers.Integer, 3, 32, ScaleKind.BF16, 3.6)]
-    [InlineData(CodeNumbers.Integer, 8, 0, ScaleKind.F32, 5.3)]
-    [InlineData(CodeNumbers.Integer, 8, 64, ScaleKind.F16, 5.3)]
-    public void Two_of_four_zeros_are_left_out(CodeNumbers numbers, int bits, int group, ScaleKind scale, double mostBits)
+    [InlineData(CodeNumbers.Integer, 4, 128, ZeroKind.Symmetric, ScaleKind.F16, 3.3)]
+    [InlineData(CodeNumbers.Integer, 4, 16, ZeroKind.Symmetric, ScaleKind.F16, 4.1)]
+    [InlineData(CodeNumbers.Integer, 6, 64, ZeroKind.Groups, ScaleKind.F16, 5.3)]
+    [InlineData(CodeNumbers.Integer, 7, 128, ZeroKind.Groups, ScaleKind.BF16, 5.2)]
+    [InlineData(CodeNumbers.Integer, 8, 0, ZeroKind.Symmetric, ScaleKind.F32, 5.3)]
+    [InlineData(CodeNumbers.Integer, 8, 16, ZeroKind.Symmetric, ScaleKind.BF16, 6.1)]
+    [InlineData(CodeNumbers.Integer, 8, 64, ZeroKind.Symmetric, ScaleKind.F16, 5.3)]
+    [InlineData(CodeNumbers.E2M1, 4, 16, ZeroKind.None, ScaleKind.SmallFloat, 3.8)]
+    [InlineData(CodeNumbers.E2M1, 4, 16, ZeroKind.None, ScaleKind.F32, 5.1)]
+    [InlineData(CodeNumbers.E2M1, 4, 32, ZeroKind.None, ScaleKind.Power, 3.3)]
+    [InlineData(CodeNumbers.E2M1, 4, 64, ZeroKind.None, ScaleKind.BF16, 3.3)]
+    public void Two_of_four_zeros_are_left_out(CodeNumbers numbers, int bits, int group, ZeroKind zero, ScaleKind scale, double mostBits)
     {
-        var kind = new CodedCase(numbers, bits, group, ZeroKind.Symmetric, scale, MostBits: mostBits);
+        var kind = new CodedCase(numbers, bits, group, zero, scale);
         Random random = Seed.Fresh();
         using var team = new ThreadTeam(2);
-        foreach ((int inputs, int outputs, int tokens) in new[] { (32, 1, 1), (352, 17, 2), (333, 50, 9), (384, 64, 5) })
+        foreach ((int inputs, int outputs, int tokens) in new[] { (32, 1, 1), (352, 17, 2), (333, 50, 9), (384, 64, 5), (160, 40, 8), (96, 33, 49) })
         {
-            TestCodedMatrix matrix = CodedData.Make(kind, outputs, inputs, random);
-            for (int i = 0; i < matrix.Codes.Length; i++)
+            TestCodedMatrix matrix = CodedData.Make(kind, 2 * outputs, inputs, random);
+            byte[] codes = [.. matrix.Codes];
+            CodedData.Prune(matrix, random);
+            codes.AsSpan(outputs * inputs).CopyTo(matrix.Codes.AsSpan(outputs * inputs));
+            using var checkpoint = new TestCodedCheckpoint([matrix]);
+            using PackedLinear dense = CodedData.Load(team, matrix);
+            using PackedLinear sparse = PackedLinear.Load(new LinearPlan(inputs, [new LinearPart(outputs, new WeightRef("w"))]), checkpoint, team);
+            Assert.True(outputs < 64 || sparse.Bytes * 8.0 / (outputs * inputs) <= mostBits, $"{sparse.Bytes} bytes");
+            Assert.True(outputs < 64 || sparse.Bytes / (double)outputs < dense.Bytes / (2.0 * outputs), "nothing was left out");
+            float[] weights = new float[inputs], denseWeights = new float[inputs];
+            for (int row = 0; row < outputs; row++)
             {
-                // Two neighbours of every four of a row, whichever.
-                if ((i % inputs + i / inputs) % 2 == i % inputs / 4 % 2)
-                {
-                    matrix.Codes[i] = (byte)matrix.Zero!.Value;
-                }
+                sparse.DecodeRow(row, weights);
+                dense.DecodeRow(row, denseWeights);
+                Assert.All(weights.Zip(denseWeights), pair => Assert.Equal(pair.First, pair.Second, Math.Abs(pair.Second) * 1e-6f));
             }
-            using PackedLinear linear = CodedData.Load(team, matrix);
-            Assert.True(outputs < 64 || linear.Bytes * 8.0 / matrix.Codes.Length <= mostBits, $"{linear.Bytes} bytes");
             float[] input = Input(matrix, tokens, true, random);
             foreach (MatmulInstructions instructions in Supported)
             {
-                linear.Instructions = instructions;
-                float[] output = MatmulData.Multiply(linear, team, input, tokens);
+                sparse.Instructions = instructions;
+                float[] output = MatmulData.Multiply(sparse, team, input, tokens);
                 for (int i = 0; i < output.Length; i++)
                 {
                     (double expected, double tolerance) = Expected(matrix, i % outputs, input.AsSpan(i / outputs * inputs, inputs), true);

@@ -90,6 +90,24 @@ internal static unsafe class MatmulData
         }
     }
 
+    /// <summary>Sets the signed code of an element, or the bits of a float.</summary>
+    public static void SetCode(DType format, Span<byte> bytes, int element, int code)
+    {
+        if (format.IsFloat())
+        {
+            MemoryMarshal.Cast<byte, ushort>(bytes)[element] = (ushort)code;
+            return;
+        }
+        Span<byte> block = bytes[(element / 32 * format.Info().BlockBytes)..];
+        if (format == DType.Q8_0)
+        {
+            block[2 + element % 32] = (byte)(sbyte)code;
+            return;
+        }
+        ref byte both = ref block[2 + element % 16];
+        both = element % 32 < 16 ? (byte)((both & 0xF0) | (code + 8)) : (byte)((both & 15) | ((code + 8) << 4));
+    }
+
     /// <summary>Arbitrary values, one block in eight of zeros.</summary>
     public static float[] RandomInput(int count, Random random)
     {

@@ -34,7 +34,7 @@ public sealed unsafe class ScalesTests
     {
         int seed = Random.Shared.Next();
         (byte[] blocks, byte[] unit) = Pack<SuperBlockHalfScales>(seed, 210, 208);
-        float[] unpacked = Unpack(unit, &SuperBlockHalfScales.UnpackPortable);
+        float[] unpacked = Unpack(unit, &SuperBlockHalfScales.Unpack);
         for (int row = 0; row < Panel.Rows; row++)
         {
             for (int group = 0; group < 16; group++)
@@ -71,6 +71,13 @@ public sealed unsafe class ScalesTests
         {
             byte[] unit = [.. Enumerable.Range(first, HalfBlockSmallFloats.UnitBytes).Select(static code => (byte)code)];
             float[] unpacked = Unpack(unit, &HalfBlockSmallFloats.Unpack);
+            var portable = new float[Panel.Rows];
+            fixed (byte* codes = unit)
+            fixed (float* target = portable)
+            {
+                HalfBlockSmallFloats.UnpackPortable(codes, target);
+            }
+            MatmulData.AssertBits(portable, unpacked.AsSpan(0, Panel.Rows), $"from {first}");
             for (int i = 0; i < unit.Length; i++)
             {
                 // E4M3 without its sign; only 0x7F is no number.
@@ -91,9 +98,38 @@ public sealed unsafe class ScalesTests
             byte[] unit = Pack<SuperBlockScalesAndMinima>(seed, 16, 0, 2).Unit;
             MatmulData.AssertBits(
                 Unpack(unit, &SuperBlockScalesAndMinima.UnpackPortable), Unpack(unit, &SuperBlockScalesAndMinima.UnpackAvx512), $"seed {seed}");
-            unit = Pack<SuperBlockHalfScales>(seed, 210, 208).Unit;
-            MatmulData.AssertBits(
-                Unpack(unit, &SuperBlockHalfScales.UnpackPortable), Unpack(unit, &SuperBlockHalfScales.UnpackAvx512), $"seed {seed}");
+            var random = new Random(seed);
+            var bytes = new byte[Panel.Rows];
+            var factors = new float[Panel.Rows];
+            random.NextBytes(bytes);
+            Fill(random, factors);
+            float[] wide = new float[Panel.Rows], portable = new float[Panel.Rows];
+            fixed (byte* integers = bytes)
+            fixed (float* factor = factors, first = wide, second = portable)
+            {
+                ScaledRows.Signed((sbyte*)integers, factor, first);
+                ScaledRows.SignedPortable((sbyte*)integers, factor, second);
+                MatmulData.AssertBits(portable, wide, $"seed {seed}, signed");
+                foreach ((int shift, bool odd) in new[] { (0, false), (4, false), (0, true), (4, true) })
+                {
+                    ScaledRows.Nibbles(integers, shift, odd, factor, first);
+                    ScaledRows.NibblesPortable(integers, shift, odd, factor, second);
+                    MatmulData.AssertBits(portable, wide, $"seed {seed}, nibbles above {shift}{(odd ? ", odd" : "")}");
+                    for (int row = 0; row < Panel.Rows; row++)
+                    {
+                        int nibble = bytes[row] >> shift & 15;
+                        Assert.True(factors[row] * (odd ? 2 * nibble + 1 : nibble) == wide[row], $"seed {seed}, row {row}");
+                    }
+                }
+            }
+        }
+    }
+
+    private static void Fill(Random random, float[] values)
+    {
+        for (int i = 0; i < values.Length; i++)
+        {
+            values[i] = (random.NextSingle() - 0.5f) * MathF.Pow(2, random.Next(-20, 3));
         }
     }
 

@@ -11,17 +11,25 @@ public sealed class OptimalBrainSurgeonTests
     private static readonly SparsityPattern Half = SparsityPattern.Unstructured(0.5);
 
     [Theory]
-    [InlineData(5, 12)]
-    [InlineData(3, 132)]
-    public void The_sweep_is_the_optimal_update_input_by_input(int rows, int columns)
+    [InlineData(5, 12, false)]
+    [InlineData(3, 132, false)]
+    [InlineData(4, 12, true)]
+    [InlineData(3, 132, true)]
+    public void The_sweep_is_the_optimal_update_input_by_input(int rows, int columns, bool reorders)
     {
         Random random = Seed.Fresh();
         var layer = new CorrelatedLayer(random, rows, columns, 3 * columns);
         bool[] pruned = [.. Enumerable.Range(0, rows * columns).Select(_ => random.Next(2) == 0)];
         float[] found = [.. layer.Weights];
-        OptimalBrainSurgeon.Run(found, rows, columns, Factor(layer), pattern: null, pruned);
+        int[] order = [.. Enumerable.Range(0, columns)];
+        if (reorders)
+        {
+            random.Shuffle(order);
+        }
+        float[] factor = InverseFactor.Compute(Moments(layer).ToMatrix(reorders ? order : null), columns);
+        OptimalBrainSurgeon.Run(found, rows, columns, factor, pattern: null, pruned, order: reorders ? order : null);
 
-        double[] expected = Surgery(layer, pruned);
+        double[] expected = Surgery(layer, pruned, order);
         double largest = expected.Max(Math.Abs);
         for (int i = 0; i < expected.Length; i++)
         {
@@ -71,6 +79,18 @@ public sealed class OptimalBrainSurgeonTests
 
         Cpu.TestRows.SameBits(Decode(compensated), left, "what is left is what the codes say");
         Assert.True(layer.Error(left) < layer.Error(Decode(nearest)), $"{layer.Error(left)} {layer.Error(Decode(nearest))}");
+
+        float[] norms = Moments(layer).Norms();
+        int[] order = [.. Enumerable.Range(0, layer.Columns).OrderByDescending(column => norms[column])];
+        var ordered = new QuantizedMatrix(layer.Rows, layer.Columns, format, DType.BF16);
+        left = [.. layer.Weights];
+        OptimalBrainSurgeon.Run(
+            left, layer.Rows, layer.Columns, InverseFactor.Compute(Moments(layer).ToMatrix(order), layer.Columns), pattern: null, target: ordered, order: order);
+        Cpu.TestRows.SameBits(Decode(ordered), left, "what is left is what the codes say, in the order that inputs have");
+        // Groups are those of rounding to the nearest: what they were before anything changed.
+        Assert.Equal(nearest.Scales, ordered.Scales);
+        Assert.Equal(nearest.Zeros, ordered.Zeros);
+        Assert.True(layer.Error(left) < layer.Error(Decode(nearest)), $"{layer.Error(left)} {layer.Error(Decode(nearest))}");
     }
 
     [Theory]
@@ -109,7 +129,7 @@ public sealed class OptimalBrainSurgeonTests
     /// <summary>
     /// Each input in turn is fixed; the others that are left change by what minimises the loss, for which H of those that are left is inverted anew.
     /// </summary>
-    private static double[] Surgery(CorrelatedLayer layer, bool[] pruned)
+    private static double[] Surgery(CorrelatedLayer layer, bool[] pruned, int[] order)
     {
         int columns = layer.Columns;
         double[,] moment = layer.Moment();
@@ -120,17 +140,18 @@ public sealed class OptimalBrainSurgeonTests
             // The column of the inverse that belongs to the first of those that are left.
             int left = columns - fix;
             double[][] system = [.. Enumerable.Range(0, left).Select(i => Enumerable.Range(0, left + 1)
-                .Select(j => j == left ? (i == 0 ? 1 : 0) : moment[fix + i, fix + j] + (i == j ? damping : 0)).ToArray())];
+                .Select(j => j == left ? (i == 0 ? 1 : 0) : moment[order[fix + i], order[fix + j]] + (i == j ? damping : 0)).ToArray())];
             double[] inverse = Solve(system);
             for (int row = 0; row < layer.Rows; row++)
             {
-                double kept = pruned[row * columns + fix] ? 0 : weights[row * columns + fix];
-                double change = (weights[row * columns + fix] - kept) / inverse[0];
+                int place = row * columns + order[fix];
+                double kept = pruned[place] ? 0 : weights[place];
+                double change = (weights[place] - kept) / inverse[0];
                 for (int i = 1; i < left; i++)
                 {
-                    weights[row * columns + fix + i] -= change * inverse[i];
+                    weights[row * columns + order[fix + i]] -= change * inverse[i];
                 }
-                weights[row * columns + fix] = kept;
+                weights[place] = kept;
             }
         }
         return weights;

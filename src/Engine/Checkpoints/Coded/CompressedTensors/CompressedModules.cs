@@ -22,6 +22,8 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
     public IReadOnlySet<string> Companions { get; } = FrozenSet.Create(
         Packed, Scale, GlobalScale, PackedModules.Zero, PackedModules.Shape, PackedModules.Groups, Marlin24.Meta, Marlin24.Scale,
         MaskedModules.Kept, MaskedModules.Mask, MaskedModules.Shape, MaskedModules.RowOffsets,
+        MaskedModules.Old + MaskedModules.Kept, MaskedModules.Old + MaskedModules.Mask, MaskedModules.Old + MaskedModules.Shape,
+        MaskedModules.Old + MaskedModules.RowOffsets,
         "input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point", "output_global_scale",
         "q_scale", "k_scale", "v_scale", "q_zero_point", "k_zero_point", "v_zero_point", "q_global_scale", "k_global_scale", "v_global_scale");
 
@@ -29,7 +31,7 @@ internal sealed class CompressedModules(CompressedTensorsConfig config) : ICoded
     public CodedWeight? Read(CodedModule module)
     {
         CodedScheme? scheme = config.SchemeOf(module.Name);
-        if (module.HasAny(MaskedModules.Mask, MaskedModules.Kept))
+        if (module.HasAny(MaskedModules.Mask, MaskedModules.Kept, MaskedModules.Old + MaskedModules.Mask, MaskedModules.Old + MaskedModules.Kept))
         {
             return masked.Read(module, scheme);
         }

@@ -12,19 +12,23 @@ internal sealed class CompressedTensorsConfig
 
     private const string Dense = "dense", AnySparsity = "sparse-bitmask", Mixed = "mixed-precision";
 
-    private readonly string file;
+    private readonly string file, place;
     private readonly List<(ModuleTargets Targets, CodedScheme? Scheme)> groups = [];
-    private readonly ModuleTargets ignored, sparse, notSparse;
+    private readonly ModuleTargets ignored, notSparse;
+    private readonly ModuleTargets? sparse;
     private readonly string format;
 
     /// <summary>Reads it.</summary>
+    /// <param name="config">The object.</param>
+    /// <param name="file">The file that has it.</param>
+    /// <param name="place">Its key there and a dot, for messages.</param>
     /// <exception cref="EngineException">It is malformed, or says something that would change the numbers and is not done.</exception>
-    public CompressedTensorsConfig(JsonObject config, string file)
+    public CompressedTensorsConfig(JsonObject config, string file, string place)
     {
-        this.file = file;
+        (this.file, this.place) = (file, place);
         format = Text(config, "format", "") ?? Dense;
         ignored = new ModuleTargets(config["ignore"], file, Key("ignore"));
-        sparse = notSparse = new ModuleTargets(null, file, Key("sparsity_config"));
+        notSparse = new ModuleTargets(null, file, Key("sparsity_config"));
         if (Text(config, "quantization_status", "") is { } status and not ("compressed" or "frozen"))
         {
             throw Error("quantization_status", $"expected compressed; found {status}");
@@ -40,7 +44,7 @@ internal sealed class CompressedTensorsConfig
             {
                 throw Error("sparsity_config.format", $"the sparse format '{Sparsity}' is not known; expected {Dense}, {TwoOfFour} or {AnySparsity}");
             }
-            sparse = new ModuleTargets(sparsity["targets"], file, Key("sparsity_config.targets"));
+            sparse = sparsity["targets"] is { } targets ? new ModuleTargets(targets, file, Key("sparsity_config.targets")) : null;
             notSparse = new ModuleTargets(sparsity["ignore"], file, Key("sparsity_config.ignore"));
         }
         if (config["config_groups"] is not { } all)
@@ -79,8 +83,8 @@ internal sealed class CompressedTensorsConfig
     /// <summary>How zeros are left out: <c>dense</c>, <c>sparse-24-bitmask</c> or <c>sparse-bitmask</c>.</summary>
     public string Sparsity { get; } = Dense;
 
-    /// <summary>The module is stored without its zeros.</summary>
-    public bool IsSparse(string module) => Sparsity != Dense && sparse.Match(module, file) > 0 && notSparse.Match(module, file) == 0;
+    /// <summary>The module is stored without its zeros: all are where no targets are named.</summary>
+    public bool IsSparse(string module) => Sparsity != Dense && sparse?.Match(module, file) is null or > 0 && notSparse.Match(module, file) == 0;
 
     /// <summary>
     /// The scheme of a module, with its format; null where it is not quantized: it is ignored, no group names it, or its group quantizes activations alone. Of
@@ -198,7 +202,7 @@ internal sealed class CompressedTensorsConfig
         { } node => throw Error($"{place}.{key}", $"expected true or false; found {node.ToJsonString()}"),
     };
 
-    private static string Key(string key) => "quantization_config." + key;
+    private string Key(string key) => place + key;
 
     private EngineException Error(string key, string reason) => new(reason, file, Key(key));
 }

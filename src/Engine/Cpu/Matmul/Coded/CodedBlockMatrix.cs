@@ -40,13 +40,14 @@ internal readonly record struct CodePacking(int OffsetShift, bool MovesCodes, fl
 }
 
 /// <summary>A matrix whose file has codes and the scales of groups apart from each other. Columns are in the order of the file's places.</summary>
-internal sealed unsafe class CodedBlockMatrix<TCodes, TScales>(int rows, int inputs, CodePacking packing) : BlockMatrix<TCodes, TScales>(rows, inputs, packing.OffsetShift)
+internal sealed unsafe class CodedBlockMatrix<TCodes, TScales>(int rows, int inputs, CodePacking packing, KeptCodes? kept = null)
+    : BlockMatrix<TCodes, TScales>(rows, inputs, packing.OffsetShift, kept)
     where TCodes : ICodes
     where TScales : IGroupScales
 {
     public override string Form =>
-        $"{(typeof(TCodes) == typeof(CodesE2M1) ? "fp" : "int")}{TCodes.Bits}, a scale{(TScales.HasMinimum ? " and a zero point" : "")} per {TScales.GroupInputs}"
-        + (Order.IsEmpty ? "" : ", columns in an order of their own") + (TCodes.Sparse ? ", 2:4" : "");
+        $"{(TCodes.Table != 0 ? "fp" : "int")}{TCodes.Bits}, a scale{(TScales.HasMinimum ? " and a zero point" : "")} per {TScales.GroupInputs}"
+        + (Order.IsEmpty ? "" : ", columns in an order of their own") + ZerosLeftOut;
 
     /// <summary>Codes of all 16 rows are read before they are packed: in files with the outputs side by side, these share their cache lines.</summary>
     public override void Pack(WeightRows source, int panel)
@@ -54,28 +55,37 @@ internal sealed unsafe class CodedBlockMatrix<TCodes, TScales>(int rows, int inp
         CodedMatrix coded = source.Tensor.Coded!;
         int rows = Math.Min(Panel.Rows, Rows - panel * Panel.Rows), width = BlockCount * ActivationLayout.BlockInputs;
         byte[] codes = ArrayPool<byte>.Shared.Rent(Panel.Rows * width);
-        float[] scales = ArrayPool<float>.Shared.Rent(coded.Groups);
-        int[] zeros = ArrayPool<int>.Shared.Rent(coded.Groups);
+        float[] scales = ArrayPool<float>.Shared.Rent(Panel.Rows * coded.Groups);
+        int[] zeros = ArrayPool<int>.Shared.Rent(Panel.Rows * coded.Groups);
         Array.Fill(codes, (byte)packing.Offset); // Rows and columns past the last are zeros.
-        Array.Fill(zeros, coded.Zero ?? 0, 0, coded.Groups);
+        Array.Fill(zeros, coded.Zero ?? 0, 0, rows * coded.Groups);
         source.ReadCodes(panel * Panel.Rows, rows, codes, width);
-        byte* units = ClearScales(panel);
         for (int row = 0; row < rows; row++)
         {
-            Span<byte> read = codes.AsSpan(row * width, Inputs);
-            coded.ReadScales(source.Row(panel * Panel.Rows + row), scales.AsSpan(0, coded.Groups), zeros.AsSpan(0, coded.Groups));
-            StoreScales(units, row, scales, zeros, coded.GroupColumns);
-            packing.Move(read, zeros, coded.GroupColumns);
+            Span<int> rowZeros = zeros.AsSpan(row * coded.Groups, coded.Groups);
+            coded.ReadScales(source.Row(panel * Panel.Rows + row), scales.AsSpan(row * coded.Groups, coded.Groups), rowZeros);
+            packing.Move(codes.AsSpan(row * width, Inputs), rowZeros, coded.GroupColumns);
         }
-        byte* block = stackalloc byte[Panel.Rows * ActivationLayout.BlockInputs], packed = CodesOf(panel);
-        for (int i = 0; i < BlockCount; i++, packed += CodeBytes)
+        byte* gathered = stackalloc byte[Panel.Rows * ActivationLayout.BlockInputs];
+        PanelCursor cursor = Start(panel);
+        for (int block = 0; block < BlockCount; block++)
         {
+            EnterBlock(ref cursor, block);
+            if (block % TScales.BlocksPerUnit == 0)
+            {
+                byte* unit = ScaleUnit(cursor, block);
+                new Span<byte>(unit, TScales.UnitBytes).Clear(); // Rows past the last have none.
+                for (int row = 0; row < rows; row++)
+                {
+                    StoreScales(unit, row, block, scales.AsSpan(row * coded.Groups, coded.Groups), zeros.AsSpan(row * coded.Groups, coded.Groups), coded.GroupColumns);
+                }
+            }
             for (int row = 0; row < Panel.Rows; row++)
             {
-                codes.AsSpan(row * width + i * ActivationLayout.BlockInputs, ActivationLayout.BlockInputs)
-                    .CopyTo(new Span<byte>(block + row * ActivationLayout.BlockInputs, ActivationLayout.BlockInputs));
+                codes.AsSpan(row * width + block * ActivationLayout.BlockInputs, ActivationLayout.BlockInputs)
+                    .CopyTo(new Span<byte>(gathered + row * ActivationLayout.BlockInputs, ActivationLayout.BlockInputs));
             }
-            TCodes.Pack(block, packed);
+            cursor.Codes = PackBlock(source, panel, gathered, cursor.Codes);
         }
         ArrayPool<byte>.Shared.Return(codes);
         ArrayPool<float>.Shared.Return(scales);
@@ -98,15 +108,15 @@ internal sealed unsafe class CodedBlockMatrix<TCodes, TScales>(int rows, int inp
         ArrayPool<float>.Shared.Return(places);
     }
 
-    private void StoreScales(byte* units, int row, float[] scales, int[] zeros, int groupColumns)
+    /// <summary>Stores the scales of a row in the unit that begins with a block.</summary>
+    private void StoreScales(byte* unit, int row, int block, ReadOnlySpan<float> scales, ReadOnlySpan<int> zeros, int groupColumns)
     {
-        int perUnit = TScales.BlocksPerUnit * ActivationLayout.BlockInputs / TScales.GroupInputs;
-        for (int group = 0, input = 0; input < Inputs; group++, input += TScales.GroupInputs)
+        int input = block * ActivationLayout.BlockInputs;
+        for (int group = 0; group < TScales.BlocksPerUnit * ActivationLayout.BlockInputs / TScales.GroupInputs && input < Inputs; group++, input += TScales.GroupInputs)
         {
             int stored = input / groupColumns;
             int zero = TScales.HasMinimum ? zeros[stored] - packing.Offset : 0;
-            TScales.Store(
-                units + group / perUnit * TScales.UnitBytes, group % perUnit, row, scales[stored] * packing.Multiplier, zero, packing.Factor);
+            TScales.Store(unit, group, row, scales[stored] * packing.Multiplier, zero, packing.Factor);
         }
     }
 }

@@ -9,24 +9,22 @@ using Engine.Plans;
 namespace Engine.Cpu.Matmul;
 
 /// <summary>
-/// Codes of a table of floats: kernels widen them in registers and sum a group, which is then multiplied by its scale. Behind the steps of a group of panels lie
-/// the scales, float32 [groups of inputs, panels, 16].
+/// Codes of a table of floats: kernels widen them in registers and sum a group of inputs, which is then multiplied by the scales that lie behind it.
 /// </summary>
 internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TFormat>
     where TFormat : ICodedFloats
 {
-    private const int ScaleBytes = Panel.Rows * sizeof(float);
-
     private readonly int groupInputs;
     private readonly int groups;
     private readonly float[] table = GC.AllocateArray<float>(16, pinned: true);
+    private readonly KernelPointer?[,,] scaled = new KernelPointer?[GroupPanels + 1, GroupPanels + 1, FloatKernel.MaxTokens + 1];
 
     /// <param name="rows">Output rows.</param>
     /// <param name="inputs">Columns.</param>
     /// <param name="groupInputs">Columns of a scale, a multiple of the inputs of a step; or as many as there are.</param>
     /// <param name="numbers">The number of each code.</param>
     public CodedFloatMatrix(int rows, int inputs, int groupInputs, ReadOnlySpan<float> numbers)
-        : base(rows, inputs, (inputs + groupInputs - 1) / groupInputs * (long)ScaleBytes)
+        : base(rows, inputs, groupInputs)
     {
         this.groupInputs = groupInputs;
         groups = (inputs + groupInputs - 1) / groupInputs;
@@ -35,6 +33,26 @@ internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TForma
 
     public override string Form => $"{(typeof(TFormat) == typeof(TableNibbles) ? "a table of 16 floats" : $"{TFormat.DType}")}, a scale per {groupInputs}";
 
+    public override MatmulInstructions Instructions
+    {
+        set
+        {
+            base.Instructions = value;
+            ReadOnlySpan<int> widths = [Panels >= GroupPanels ? GroupPanels : 0, Panels % GroupPanels];
+            foreach (int width in widths)
+            {
+                for (int tokens = 1; tokens <= FloatKernel.MaxTokens; tokens++)
+                {
+                    for (int panels = 1; panels <= Math.Min(width, FloatKernel.PanelsFor(tokens)); panels *= 2)
+                    {
+                        scaled[width, panels, tokens] =
+                            KernelPointer.Scaled(new FloatKernel(TFormat.DType, width, panels, tokens, ActivationForms.Floats, true), value);
+                    }
+                }
+            }
+        }
+    }
+
     protected override float* Table => (float*)Unsafe.AsPointer(ref table[0]);
 
     public override void Pack(WeightRows source, int panel)
@@ -42,7 +60,6 @@ internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TForma
         CodedMatrix coded = source.Tensor.Coded!;
         byte[] codes = ArrayPool<byte>.Shared.Rent(Inputs);
         float[] scales = ArrayPool<float>.Shared.Rent(groups);
-        long stride = Width(panel) * StepBytes;
         for (int row = 0; row < Panel.Rows; row++)
         {
             // Rows past the last are codes 0 with scales 0; no one reads them.
@@ -58,10 +75,9 @@ internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TForma
                 coded.ReadCodes(from, rowCodes);
                 coded.ReadScales(from, rowScales, []);
             }
-            byte* first = Address(panel, 0) + row;
             for (int input = 0; input < Inputs; input++)
             {
-                TFormat.Store(rowCodes[input], first + input / TFormat.StepInputs * stride, input % TFormat.StepInputs);
+                TFormat.Store(rowCodes[input], Address(panel, input) + row, input % TFormat.StepInputs);
             }
             for (int group = 0; group < groups; group++)
             {
@@ -90,6 +106,12 @@ internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TForma
         int rows = panels * Panel.Rows, count = job.Tokens * rows;
         float* sums = (float*)job.Team.ThreadScratch(thread, 2 * (nuint)count * sizeof(float)), totals = sums + count;
         new Span<float>(totals, count).Clear();
+        if (tiles.Count == 1 && scaled[Width(panel), panels, job.Tokens] is { } kernel)
+        {
+            AddGroups(job, kernel, panel, totals);
+            Finish(job, totals, 0, job.Tokens, panel, panels);
+            return;
+        }
         for (int group = 0; group < groups; group++)
         {
             int first = group * groupInputs;
@@ -100,11 +122,45 @@ internal sealed unsafe class CodedFloatMatrix<TFormat> : FloatPanelMatrix<TForma
         Finish(job, totals, 0, job.Tokens, panel, panels);
     }
 
+    /// <summary>A tile of tokens: one call for all groups but one that the row ends within.</summary>
+    private void AddGroups(in MultiplyJob job, KernelPointer kernel, int panel, float* totals)
+    {
+        KernelArguments arguments = default;
+        arguments.Scales = Table;
+        arguments.Accumulators = totals;
+        int whole = Inputs / groupInputs;
+        if (whole > 0)
+        {
+            arguments.Count = Steps(groupInputs);
+            arguments.Groups = whole;
+            Run(0, job);
+        }
+        if (Inputs % groupInputs is > 0 and var rest)
+        {
+            arguments.Count = Steps(rest);
+            arguments.Groups = 1;
+            Run(whole, job);
+        }
+
+        void Run(int group, in MultiplyJob job)
+        {
+            int input = group * groupInputs;
+            arguments.Weights = Address(panel, input);
+            arguments.Activations = (byte*)(job.Words(Reads) + (long)input * job.Tokens);
+            arguments.GroupScales = (byte*)ScalesOf(panel, group);
+            arguments.GroupStride = Width(panel) * (arguments.Count * StepBytes + ScaleBytes);
+            KernelArguments copy = arguments;
+            kernel.Run(&copy);
+        }
+    }
+
+    private static int Steps(int inputs) => (inputs + TFormat.StepInputs - 1) / TFormat.StepInputs;
+
     /// <summary>The scales of a group of inputs for a panel's rows; those of the next panel of the same group of panels follow.</summary>
     private float* ScalesOf(int panel, int group)
     {
-        int width = Width(panel);
-        return (float*)(GroupAddress(panel) + width * StepsBytes(Inputs) + (group * (long)width + panel % GroupPanels) * ScaleBytes);
+        int width = Width(panel), end = Math.Min(Inputs, (group + 1) * groupInputs);
+        return (float*)(GroupAddress(panel) + width * (Steps(end) * (long)StepBytes + group * (long)ScaleBytes) + panel % GroupPanels * ScaleBytes);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]

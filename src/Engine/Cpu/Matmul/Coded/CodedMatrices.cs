@@ -1,5 +1,6 @@
 using Engine.Checkpoints;
 using Engine.Cpu.Matmul.Formats;
+using Engine.Cpu.Matmul.Kernels;
 using Engine.Plans;
 
 namespace Engine.Cpu.Matmul;
@@ -26,15 +27,25 @@ internal static class CodedMatrices
             ScaleSurvey survey = ScaleSurvey.Of(source, rows, 1);
             if (IntegerPacking(coded, survey.Zeros, groupInputs < ActivationLayout.BlockInputs) is var (bits, packing, minima))
             {
-                var shape = new Shape(rows, inputs, firstOutput, coded, packing, survey, groupInputs, minima);
-                bool sparse = bits is 4 or 8 && groupInputs >= ActivationLayout.BlockInputs && Conforms(source, rows, packing);
+                if (SparsePacking(coded, survey.Zeros, bits) is var (sparseBits, moving)
+                    && CodeSurvey.IsTwoOfFour(PackedRows.Of(source, moving), rows, inputs, (byte)moving.Offset))
+                {
+                    var sparse = new Shape(rows, inputs, firstOutput, coded, moving, survey, groupInputs, false, null);
+                    return sparseBits == 4 ? Hold<SparseCodes4>(sparse) : Hold<SparseCodes8>(sparse);
+                }
+                KeptCodes? kept = bits is 4 or 8 && packing.MovesCodes && groupInputs >= ActivationLayout.BlockInputs
+                    ? CodeSurvey.Unstructured(PackedRows.Of(source, packing), rows, inputs, bits, (byte)packing.Offset) : null;
+                var shape = new Shape(rows, inputs, firstOutput, coded, packing, survey, groupInputs, minima, kept);
                 return bits switch
                 {
-                    4 when sparse => Hold<SparseCodes4>(shape),
-                    8 when sparse => Hold<SparseCodes8>(shape),
+                    1 => Hold<Codes1>(shape),
+                    2 => Hold<Codes2>(shape),
+                    3 => Hold<Codes3>(shape),
+                    4 when kept is not null => Hold<MaskedCodes4>(shape),
                     4 => Hold<Codes4>(shape),
                     5 => Hold<Codes5>(shape),
                     6 => Hold<Codes6>(shape),
+                    8 when kept is not null => Hold<MaskedCodes8>(shape),
                     _ => Hold<Codes8>(shape),
                 };
             }
@@ -46,7 +57,8 @@ internal static class CodedMatrices
             ScaleSurvey survey = ScaleSurvey.Of(source, rows, packing.Multiplier);
             if (survey.Exactly)
             {
-                return Hold<CodesE2M1>(new Shape(rows, inputs, firstOutput, coded, packing, survey, groupInputs, false));
+                var shape = new Shape(rows, inputs, firstOutput, coded, packing, survey, groupInputs, false, null);
+                return CodeSurvey.IsTwoOfFour(PackedRows.Of(source, packing), rows, inputs, E2M1Table.Zero) ? Hold<SparseCodesE2M1>(shape) : Hold<CodesE2M1>(shape);
             }
         }
         return CreateFloats(coded, rows, inputs, firstOutput);
@@ -112,8 +124,7 @@ internal static class CodedMatrices
     /// </summary>
     private static (int Bits, CodePacking Packing, bool Minima)? IntegerPacking(CodedMatrix coded, (int Least, int Largest) zeros, bool halfBlocks)
     {
-        int largestCode = (1 << coded.Bits) - 1;
-        ReadOnlySpan<int> widths = [4, 5, 6, 8];
+        ReadOnlySpan<int> widths = [1, 2, 3, 4, 5, 6, 8];
         foreach (int bits in widths)
         {
             if (bits < coded.Bits)
@@ -124,51 +135,50 @@ internal static class CodedMatrices
             {
                 return (bits, new CodePacking(0, false), false);
             }
-            int offset = 1 << (bits - 1);
-            if (zeros.Largest <= offset && largestCode + offset - (long)zeros.Least < 1 << bits)
+            if (Moving(coded, zeros, bits) is { } moving)
             {
-                return (bits, new CodePacking(bits - 1, true), false);
+                return (bits, moving, false);
             }
-            if (!halfBlocks && zeros.Least - (long)offset >= sbyte.MinValue && zeros.Largest - (long)offset <= sbyte.MaxValue)
+            var staying = new CodePacking(bits - 1, false);
+            if (!halfBlocks && zeros.Least - (long)staying.Offset >= sbyte.MinValue && zeros.Largest - (long)staying.Offset <= sbyte.MaxValue)
             {
-                return (bits, new CodePacking(bits - 1, false), true);
+                return (bits, staying, true);
             }
         }
         return null;
     }
 
     /// <summary>
-    /// Every row has at most two of every four codes other than zero, and one code is. What a dense matrix has at its very beginning says no, so that only sparse
-    /// ones are read.
+    /// The width of codes of which two of four are kept beside their places, and how zero points move them; null where that takes no fewer bits than
+    /// <paramref name="denseBits"/>, or would need minima.
     /// </summary>
-    private static bool Conforms(WeightRows source, int rows, CodePacking packing)
+    private static (int Bits, CodePacking Packing)? SparsePacking(CodedMatrix coded, (int Least, int Largest) zeros, int denseBits)
     {
-        CodedMatrix coded = source.Tensor.Coded!;
-        if (!packing.MovesCodes || coded.Zero is not { } zero)
+        ReadOnlySpan<int> widths = [4, 8];
+        foreach (int bits in widths)
         {
-            return false;
-        }
-        var codes = new byte[coded.Columns];
-        int[] zeros = [.. Enumerable.Repeat(zero, coded.Groups)];
-        bool any = false;
-        for (int row = 0; row < rows; row++)
-        {
-            coded.ReadCodes(source.Row(row), codes);
-            packing.Move(codes, zeros, coded.GroupColumns);
-            if (!SparseGroups.Conform(codes, (byte)packing.Offset))
+            bool smaller = BlockKernel.CodeBytes(bits, CodeSparsity.TwoOfFour) < BlockKernel.CodeBytes(denseBits, CodeSparsity.None);
+            if (bits >= coded.Bits && smaller && Moving(coded, zeros, bits) is { } moving)
             {
-                return false;
+                return (bits, moving);
             }
-            any = any || codes.AsSpan().ContainsAnyExcept((byte)packing.Offset);
         }
-        return any;
+        return null;
+    }
+
+    /// <summary>Zero points go into codes of a width, whose offset is half of what they count; null where these then do not hold all of them.</summary>
+    private static CodePacking? Moving(CodedMatrix coded, (int Least, int Largest) zeros, int bits)
+    {
+        var packing = new CodePacking(bits - 1, true);
+        long largestCode = (1 << coded.Bits) - 1;
+        return zeros.Largest <= packing.Offset && largestCode + packing.Offset - zeros.Least < 1 << bits ? packing : null;
     }
 
     private static PackedMatrix Hold<TCodes>(in Shape shape)
         where TCodes : ICodes
     {
         bool halfBlocks = shape.GroupInputs < ActivationLayout.BlockInputs;
-        if (typeof(TCodes) == typeof(CodesE2M1) && shape.Survey.Powers && shape.GroupInputs == ActivationLayout.BlockInputs)
+        if (TCodes.Table != 0 && shape.Survey.Powers && shape.GroupInputs == ActivationLayout.BlockInputs)
         {
             return Hold<TCodes, BlockPowers>(shape);
         }
@@ -197,9 +207,10 @@ internal static class CodedMatrices
     private static CodedBlockMatrix<TCodes, TScales> Hold<TCodes, TScales>(in Shape shape)
         where TCodes : ICodes
         where TScales : IGroupScales =>
-        new(shape.Rows, shape.Inputs, shape.Packing) { FirstOutput = shape.FirstOutput, Order = shape.Coded.Order };
+        new(shape.Rows, shape.Inputs, shape.Packing, shape.Kept) { FirstOutput = shape.FirstOutput, Order = shape.Coded.Order };
 
     /// <summary>What a block matrix is made from.</summary>
     private readonly record struct Shape(
-        int Rows, int Inputs, int FirstOutput, CodedMatrix Coded, CodePacking Packing, ScaleSurvey Survey, int GroupInputs, bool Minima);
+        int Rows, int Inputs, int FirstOutput, CodedMatrix Coded, CodePacking Packing, ScaleSurvey Survey, int GroupInputs, bool Minima,
+        KeptCodes? Kept);
 }

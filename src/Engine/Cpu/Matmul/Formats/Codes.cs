@@ -93,6 +93,12 @@ internal static class E2M1Table
     /// <summary>Bits of the largest, 28.</summary>
     public const int Bits = 5;
 
+    /// <summary>The code of 0.</summary>
+    public const byte Zero = 0;
+
+    /// <summary>The code of −0.</summary>
+    public const byte NegativeZero = 8;
+
     /// <summary>By code.</summary>
     public static ReadOnlySpan<byte> Bytes => [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 }

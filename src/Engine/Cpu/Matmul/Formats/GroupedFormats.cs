@@ -15,8 +15,7 @@ internal unsafe struct GroupedBlocks<TFormat> : IBlockFormat
 
     public static void ReadCodes(byte* block, byte* codes)
     {
-        DTypeInfo info = TFormat.DType.Info();
-        TFormat.ReadCodes(new ReadOnlySpan<byte>(block, info.BlockBytes), new Span<byte>(codes, info.BlockElements));
+        TFormat.ReadCodes(new ReadOnlySpan<byte>(block, TFormat.DType.Info().BlockBytes), new Span<byte>(codes, TFormat.Elements));
     }
 }
 
@@ -29,7 +28,7 @@ internal unsafe struct GroupedScales<TFormat> : IFileScales
 {
     private const int Signed = SuperBlockHalfScales.Signed;
 
-    public static int BlocksPerUnit => TFormat.DType.Info().BlockElements / ActivationLayout.BlockInputs;
+    public static int BlocksPerUnit => TFormat.Elements / ActivationLayout.BlockInputs;
     public static int UnitBytes => Signed + (TFormat.Groups == 1 ? 0 : TFormat.ScalesAreOdd ? TFormat.Groups / 2 * Panel.Rows : TFormat.Groups * Panel.Rows);
     public static bool HasMinimum => false;
     public static bool HalfBlocks => TFormat.Groups > BlocksPerUnit;
@@ -60,27 +59,29 @@ internal unsafe struct GroupedScales<TFormat> : IFileScales
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* unit, float* scales, int second, int stride)
     {
-        int parts = HalfBlocks ? 2 : 1;
-        for (int half = 0; half < Panel.Rows; half += 8)
+        Vector512<float> factors;
+        float* d = TFormat.Groups == 1 ? scales : (float*)&factors;
+        HalfFloats.Widen((ushort*)unit, d);
+        if (TFormat.Factor != 1)
         {
-            Vector256<float> d = HalfFloats.Widen((ushort*)unit + half) * Vector256.Create(TFormat.Factor);
-            for (int group = 0; group < BlocksPerUnit * parts; group++)
+            (Vector512.Load(d) * TFormat.Factor).Store(d);
+        }
+        if (TFormat.Groups == 1)
+        {
+            GroupRows.Repeat(scales, BlocksPerUnit, stride);
+            return;
+        }
+        for (int group = 0; group < TFormat.Groups; group++)
+        {
+            float* target = HalfBlocks ? scales + group / 2 * stride + group % 2 * second : scales + group * stride;
+            if (TFormat.ScalesAreOdd)
             {
-                Vector256<float> scale = TFormat.Groups == 1 ? d : Vector256.ConvertToSingle(Integers(unit, group, half)) * d;
-                scale.Store(scales + group / parts * stride + group % parts * second + half);
+                ScaledRows.Nibbles(unit + Signed + group / 2 * Panel.Rows, group % 2 * 4, true, d, target);
+            }
+            else
+            {
+                ScaledRows.Signed((sbyte*)unit + Signed + group * Panel.Rows, d, target);
             }
         }
-    }
-
-    /// <summary>s of 8 rows.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<int> Integers(byte* unit, int group, int firstRow)
-    {
-        if (!TFormat.ScalesAreOdd)
-        {
-            return Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + firstRow);
-        }
-        Vector256<int> pair = Widening.ToInt32(unit + Signed + group / 2 * Panel.Rows + firstRow);
-        return ((group % 2 == 0 ? pair & Vector256.Create(15) : pair >>> 4) << 1) | Vector256<int>.One;
     }
 }

@@ -33,8 +33,8 @@ internal unsafe interface ICodes
     /// <summary>16 bytes that codes of up to 4 bits are looked up in, the first the lowest; 0 where they are not.</summary>
     static virtual UInt128 Table => 0;
 
-    /// <summary>Two codes of every four are packed, beside their places (<see cref="SparseGroups"/>).</summary>
-    static virtual bool Sparse => false;
+    /// <summary>Which codes of zero are left out.</summary>
+    static virtual CodeSparsity Sparsity => CodeSparsity.None;
 
     /// <summary>Packs the codes [16, 32] of a block.</summary>
     static abstract void Pack(byte* codes, byte* packed);

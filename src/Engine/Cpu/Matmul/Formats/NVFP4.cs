@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Codecs;
 using Engine.Cpu.Matmul.Kernels;
@@ -32,19 +33,35 @@ internal unsafe struct HalfBlockSmallFloats : IFileScales
         }
     }
 
-    /// <summary>Exponent and mantissa are moved to those of float32, and a product with 2^(127 − 7 − 1) corrects the bias; it is exact, also for subnormals.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* unit, float* scales, int second, int stride)
     {
-        for (int half = 0; half < Panel.Rows; half += 8)
+        for (int group = 0; group < NVFP4Format.Groups; group++)
         {
-            for (int group = 0; group < NVFP4Format.Groups; group++)
+            byte* codes = unit + group * Panel.Rows;
+            float* target = scales + group / 2 * stride + group % 2 * second;
+            if (Avx512F.IsSupported)
             {
-                Vector256<int> bits = Widening.ToInt32(unit + group * Panel.Rows + half);
-                Vector256<float> scale = ((bits & Vector256.Create(0x7F)) << 20).AsSingle() * Vector256.Create(BitConverter.UInt32BitsToSingle(0x7B000000u));
-                scale = Vector256.AndNot(scale, Vector256.Equals(bits, Vector256.Create((int)NVFP4Format.NaNScale)).AsSingle());
-                scale.Store(scales + group / 2 * stride + group % 2 * second + half);
+                Vector512<int> bits = Avx512F.ConvertToVector512Int32(Vector128.Load(codes));
+                Vector512<float> halves = ((bits & Vector512.Create(0x7F)) << SmallFloats.E4M3Shift).AsSingle() * Vector512.Create(SmallFloats.E4M3Factor / 2);
+                Vector512.AndNot(halves, Vector512.Equals(bits, Vector512.Create((int)NVFP4Format.NaNScale)).AsSingle()).Store(target);
             }
+            else
+            {
+                UnpackPortable(codes, target);
+            }
+        }
+    }
+
+    /// <summary>Halves of the numbers of 16 rows, in vectors of any processor. Exponent and mantissa are moved as <see cref="SmallFloats"/> has it.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static void UnpackPortable(byte* codes, float* target)
+    {
+        for (int row = 0; row < Panel.Rows; row += 8)
+        {
+            Vector256<int> bits = Widening.ToInt32(codes + row);
+            Vector256<float> halves = ((bits & Vector256.Create(0x7F)) << SmallFloats.E4M3Shift).AsSingle() * Vector256.Create(SmallFloats.E4M3Factor / 2);
+            Vector256.AndNot(halves, Vector256.Equals(bits, Vector256.Create((int)NVFP4Format.NaNScale)).AsSingle()).Store(target + row);
         }
     }
 }

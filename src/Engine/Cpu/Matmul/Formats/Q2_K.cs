@@ -46,16 +46,16 @@ internal unsafe struct SuperBlockHalfScalesAndMinima : IFileScales
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* unit, float* scales, int second, int stride)
     {
-        for (int half = 0; half < Panel.Rows; half += 8)
+        Vector512<float> d, negativeMinimum;
+        HalfFloats.Widen((ushort*)unit, (float*)&d);
+        HalfFloats.Widen((ushort*)unit + Panel.Rows, (float*)&negativeMinimum);
+        negativeMinimum = -negativeMinimum;
+        for (int group = 0; group < 16; group++)
         {
-            Vector256<float> d = HalfFloats.Widen((ushort*)unit + half), negativeMinimum = -HalfFloats.Widen((ushort*)unit + Panel.Rows + half);
-            for (int group = 0; group < 16; group++)
-            {
-                Vector256<int> nibbles = Widening.ToInt32(unit + Nibbles + group * Panel.Rows + half);
-                float* target = scales + group / 2 * stride + group % 2 * second + half;
-                (Vector256.ConvertToSingle(nibbles & Vector256.Create(15)) * d).Store(target);
-                (Vector256.ConvertToSingle(nibbles >>> 4) * negativeMinimum).Store(target + 2 * second);
-            }
+            byte* nibbles = unit + Nibbles + group * Panel.Rows;
+            float* target = scales + group / 2 * stride + group % 2 * second;
+            ScaledRows.Nibbles(nibbles, 0, false, (float*)&d, target);
+            ScaledRows.Nibbles(nibbles, 4, false, (float*)&negativeMinimum, target + 2 * second);
         }
     }
 }

@@ -178,39 +178,11 @@ internal unsafe struct SuperBlockHalfScales : IFileScales
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Unpack(byte* unit, float* scales, int second, int stride)
     {
-        if (Avx512F.IsSupported)
-        {
-            UnpackAvx512(unit, scales, second, stride);
-        }
-        else
-        {
-            UnpackPortable(unit, scales, second, stride);
-        }
-    }
-
-    /// <summary>The definition, in vectors of any processor.</summary>
-    internal static void UnpackPortable(byte* unit, float* scales, int second, int stride)
-    {
-        for (int half = 0; half < Panel.Rows; half += 8)
-        {
-            Vector256<float> d = HalfFloats.Widen((ushort*)unit + half);
-            for (int group = 0; group < 16; group++)
-            {
-                Vector256<int> scale = Widening.SignedToInt32((sbyte*)unit + Signed + group * Panel.Rows + half);
-                (Vector256.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second + half);
-            }
-        }
-    }
-
-    /// <summary>The same on 512-bit vectors.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static void UnpackAvx512(byte* unit, float* scales, int second, int stride)
-    {
-        Vector512<float> d = HalfFloats.WidenAvx512((ushort*)unit);
+        Vector512<float> d;
+        HalfFloats.Widen((ushort*)unit, (float*)&d);
         for (int group = 0; group < 16; group++)
         {
-            Vector512<int> scale = Avx512F.ConvertToVector512Int32(Vector128.Load((sbyte*)unit + Signed + group * Panel.Rows));
-            (Vector512.ConvertToSingle(scale) * d).Store(scales + group / 2 * stride + group % 2 * second);
+            ScaledRows.Signed((sbyte*)unit + Signed + group * Panel.Rows, (float*)&d, scales + group / 2 * stride + group % 2 * second);
         }
     }
 }

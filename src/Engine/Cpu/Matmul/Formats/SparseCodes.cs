@@ -13,7 +13,7 @@ internal unsafe struct SparseCodes8 : ICodes
 {
     public static int Bits => 8;
     public static int UnpackedBits => 8;
-    public static bool Sparse => true;
+    public static CodeSparsity Sparsity => CodeSparsity.TwoOfFour;
 
     public static void Pack(byte* codes, byte* packed) => SparseGroups.Pack(codes, 1 << 7, (uint*)packed, packed + SparseGroups.PlaceBytes);
 
@@ -36,7 +36,7 @@ internal unsafe struct SparseCodes4 : ICodes
 {
     public static int Bits => 4;
     public static int UnpackedBits => 4;
-    public static bool Sparse => true;
+    public static CodeSparsity Sparsity => CodeSparsity.TwoOfFour;
 
     public static void Pack(byte* codes, byte* packed)
     {
@@ -57,6 +57,34 @@ internal unsafe struct SparseCodes4 : ICodes
             byte* kept = packed + SparseGroups.PlaceBytes + step % 2 * Panel.GroupBytes;
             SparseGroups.Expand((uint*)packed, kept, step / 2 * 4, 15, 1 << 3, groups, groupStride, step);
         }
+    }
+}
+
+/// <summary>4-bit floats as <see cref="SparseCodes4"/>, whose code of zero is that of −0; they unpack to integers (<see cref="E2M1Table"/>).</summary>
+internal unsafe struct SparseCodesE2M1 : ICodes
+{
+    private const int Magnitude = 7;
+
+    public static int Bits => SparseCodes4.Bits;
+    public static int UnpackedBits => E2M1Table.Bits;
+    public static CodeSparsity Sparsity => CodeSparsity.TwoOfFour;
+    public static UInt128 Table => CodesE2M1.Table;
+
+    public static void Pack(byte* codes, byte* packed)
+    {
+        byte* zeros = stackalloc byte[Panel.Rows * ActivationLayout.BlockInputs];
+        for (int i = 0; i < Panel.Rows * ActivationLayout.BlockInputs; i++)
+        {
+            zeros[i] = (codes[i] & Magnitude) == 0 ? E2M1Table.NegativeZero : codes[i];
+        }
+        SparseCodes4.Pack(zeros, packed);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Unpack(byte* packed, byte* groups, int groupStride)
+    {
+        SparseCodes4.Unpack(packed, groups, groupStride);
+        CodeLookup.LookUp(Table, groups, groupStride);
     }
 }
 

@@ -1,3 +1,5 @@
+using Engine.Cpu.Matmul.Formats;
+
 namespace Engine.Cpu.Matmul.Kernels;
 
 /// <summary>Rows of a panel: the 32-bit lanes of a 512-bit vector. Each lane sums the products of its own row, in input order.</summary>
@@ -21,9 +23,9 @@ internal static class Panel
 /// <param name="Panels">Panels side by side, 1 or 2.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
 /// <param name="Table">16 bytes that stored codes of up to 4 bits are looked up in, the first the lowest; 0 for none, as for a tile, whose codes already were.</param>
-/// <param name="Sparse">Two codes of every four are stored, beside their places (<see cref="Formats.SparseGroups"/>).</param>
+/// <param name="Sparsity">Which codes of zero are left out.</param>
 internal readonly record struct BlockKernel(
-    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, UInt128 Table = default, bool Sparse = false)
+    int Bits, int CodeBits, int OffsetShift, bool HasMinimum, bool HalfBlocks, int Panels, int Tokens, UInt128 Table = default, CodeSparsity Sparsity = CodeSparsity.None)
 {
     /// <summary>The most tokens of a kernel for one panel: 8 × (2 integer + 1 float accumulator) leave 8 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 8;
@@ -38,14 +40,21 @@ internal readonly record struct BlockKernel(
     /// <summary>The tiles of so many tokens: those of few are for kernels that take one panel, of many for pairs of panels.</summary>
     public static TokenTiles Tiles(int tokens) => new(tokens, tokens <= MostDirectTokens ? MaxTokens : MaxPairTokens);
 
-    /// <summary>Bytes of packed codes per block and panel.</summary>
-    public int BlockBytes => CodeBytes(Bits, Sparse);
+    /// <summary>Bytes of packed codes per block and panel; 0 where blocks differ.</summary>
+    public int BlockBytes => CodeBytes(Bits, Sparsity);
+
+    /// <summary>Bytes of a block of codes of a panel.</summary>
+    public static unsafe int CodeBytes(int bits, CodeSparsity sparsity, byte* block) =>
+        sparsity == CodeSparsity.Unstructured ? MaskedGroups.Bytes(block, bits) : CodeBytes(bits, sparsity);
 
     /// <summary>Vectors of 16 × float32 per block and panel: scale, second scale, minimum, second minimum, as far as there are.</summary>
     public int ScaleVectors => (HasMinimum ? 2 : 1) * (HalfBlocks ? 2 : 1);
 
-    /// <summary>Bytes of a block of codes of a panel.</summary>
-    public static int CodeBytes(int bits, bool sparse) => sparse
-        ? Formats.SparseGroups.PlaceBytes + Formats.SparseGroups.Steps * Panel.GroupBytes * bits / 8
-        : Panel.Rows * ActivationLayout.BlockInputs * bits / 8;
+    /// <summary>Bytes of a block of codes of a panel; 0 where blocks differ.</summary>
+    public static int CodeBytes(int bits, CodeSparsity sparsity) => sparsity switch
+    {
+        CodeSparsity.TwoOfFour => SparseGroups.PlaceBytes + SparseGroups.Steps * Panel.GroupBytes * bits / 8,
+        CodeSparsity.Unstructured => 0,
+        _ => Panel.Rows * ActivationLayout.BlockInputs * bits / 8,
+    };
 }

@@ -15,48 +15,63 @@ internal sealed partial class BlockKernelAssembler
     /// </summary>
     private Action Sparse()
     {
-        AssemblerRegisterZMM places = frame.Vector(), packed = frame.Vector(), codes = frame.Vector(), shuffle = frame.Vector(), scratch = frame.Vector();
+        AssemblerRegisterZMM places = frame.Vector(), codes = frame.Vector(), shuffle = frame.Vector(), scratch = frame.Vector();
         AssemblerRegisterZMM offset = frame.Vector(), mask = frame.Vector();
         frame.Broadcast(offset, (1u << kernel.OffsetShift) * 0x01010101u);
         frame.Broadcast(mask, 0x0F0F0F0F);
+        Action<AssemblerRegisterZMM> lookUp = LookingUp();
         Action<int> multiply = SplitsSums ? Selecting(places, codes, shuffle, scratch, offset) : Expanding(places, codes, shuffle, scratch, offset);
+        int halves = kernel.HalfBlocks ? 2 : 1, steps = SparseGroups.Steps / halves;
         return () =>
         {
-            if (SplitsSums)
-            {
-                for (int token = 0; token < tokens; token++)
-                {
-                    code.vpxord(sums[0, token], sums[0, token], sums[0, token]);
-                    code.vpxord(sums[1, token], sums[1, token], sums[1, token]);
-                }
-            }
-            else
-            {
-                StartSums(0);
-            }
             LoadCodes(places, 0);
-            int lines = SparseGroups.Steps * kernel.Bits / 8;
-            for (int line = 0; line < lines; line++)
+            for (int half = 0; half < halves; half++)
             {
-                if (kernel.Bits == 8)
+                if (SplitsSums)
                 {
-                    LoadCodes(codes, 1 + line);
-                    multiply(line);
-                    continue;
+                    for (int token = 0; token < tokens; token++)
+                    {
+                        code.vpxord(sums[0, token], sums[0, token], sums[0, token]);
+                        code.vpxord(sums[1, token], sums[1, token], sums[1, token]);
+                    }
                 }
-                LoadCodes(packed, 1 + line);
-                code.vpandd(codes, packed, mask);
-                multiply(line);
-                code.vpsrlw(packed, packed, 4);
-                code.vpandd(codes, packed, mask);
-                multiply(line + lines);
+                else
+                {
+                    StartSums(half);
+                }
+                for (int step = half * steps; step < (half + 1) * steps; step++)
+                {
+                    LoadStep(codes, step, mask);
+                    lookUp(codes);
+                    multiply(step);
+                }
+                for (int token = 0; token < tokens && SplitsSums; token++)
+                {
+                    code.vpsubd(sums[half, token], sums[0, token], sums[1, token]);
+                }
+                Scale(half, scratch);
             }
-            for (int token = 0; token < tokens && SplitsSums; token++)
-            {
-                code.vpsubd(sums[0, token], sums[0, token], sums[1, token]);
-            }
-            Scale(0, scratch);
         };
+    }
+
+    /// <summary>Brings the kept codes of a step to bytes: lines of their own, or nibbles of the line that it shares with the step two further.</summary>
+    private void LoadStep(AssemblerRegisterZMM codes, int step, AssemblerRegisterZMM mask)
+    {
+        if (kernel.Bits == 8)
+        {
+            LoadCodes(codes, 1 + step);
+            return;
+        }
+        int line = 1 + step % (SparseGroups.Steps / 2);
+        if (step < SparseGroups.Steps / 2)
+        {
+            LoadCodes(codes, line);
+        }
+        else
+        {
+            code.vpsrlw(codes, __[Weights + line * Panel.GroupBytes], 4);
+        }
+        code.vpandd(codes, codes, mask);
     }
 
     /// <summary>Multiplies the codes of a step with the activations that a shuffle selects; the second sum is the offset times these.</summary>

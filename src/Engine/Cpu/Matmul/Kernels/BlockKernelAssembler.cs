@@ -27,7 +27,7 @@ internal sealed partial class BlockKernelAssembler
         tokens = kernel.Tokens;
         panels = kernel.Panels;
         accumulators = frame.Vectors(tokens * panels);
-        int halves = SplitsSums || (kernel.Bits != 8 && kernel.HalfBlocks) ? 2 : 1;
+        int halves = SplitsSums || (kernel.Bits != 8 && kernel.HalfBlocks && kernel.Sparsity == CodeSparsity.None) ? 2 : 1;
         sums = new AssemblerRegisterZMM[2, tokens * panels];
         for (int half = 0; half < halves; half++)
         {
@@ -35,13 +35,13 @@ internal sealed partial class BlockKernelAssembler
             for (int i = 0; i < registers.Length; i++)
             {
                 sums[half, i] = registers[i];
-                sums[1, i] = registers[i]; // Bytes come in input order: the halves take turns in the same registers.
+                sums[1, i] = registers[i]; // Bytes, and steps of kept codes, come in input order: the halves take turns in the same registers.
             }
         }
     }
 
     /// <summary>For few tokens a block's sum is made of two, or its chain of dependent dot products would be what takes the time.</summary>
-    private bool SplitsSums => (kernel.Bits != 8 || kernel.Sparse) && !kernel.HalfBlocks && tokens <= 2;
+    private bool SplitsSums => (kernel.Sparsity != CodeSparsity.None || (kernel.Bits != 8 && !kernel.HalfBlocks)) && tokens <= 2;
 
     /// <summary>Where enough is done with each line of codes for prefetching to pay: measured, 5 tokens of 8 bits, 7 of 6 bits, none of 4.</summary>
     private bool Prefetches => panels == 1 && tokens * kernel.Bits >= 40;
@@ -68,16 +68,26 @@ internal sealed partial class BlockKernelAssembler
             code.vmovups(accumulators[i], __[Accumulators + i * 64]);
         }
 
-        Action block = kernel.Sparse ? Sparse() : kernel.Bits == 8 ? Bytes() : Fields();
+        Action block = kernel.Sparsity switch
+        {
+            CodeSparsity.TwoOfFour => Sparse(),
+            CodeSparsity.Unstructured => Masked(),
+            _ => kernel.Bits == 8 ? Bytes() : Fields(),
+        };
         Label loop = code.CreateLabel();
         code.Label(ref loop);
         block();
-        code.add(Weights, kernel.BlockBytes * panels);
+        if (kernel.BlockBytes > 0)
+        {
+            code.add(Weights, kernel.BlockBytes * panels);
+        }
         code.add(Scales, kernel.ScaleVectors * panels * 64);
         code.add(Activations, ActivationLayout.BytesPerToken * tokens);
         code.dec(Count);
         code.jnz(loop);
 
+        code.mov(__[frame.Arguments], Weights);
+        code.mov(Accumulators, __[frame.Arguments + 24]); // Masked blocks need the register.
         for (int i = 0; i < accumulators.Length; i++)
         {
             code.vmovups(__[Accumulators + i * 64], accumulators[i]);
@@ -132,13 +142,7 @@ internal sealed partial class BlockKernelAssembler
         AssemblerRegisterZMM[] planes = frame.Vectors(highBits);
         AssemblerRegisterZMM highMask = highBits == 0 ? mask : frame.Vector();
         frame.Broadcast(mask, ((1u << lowBits) - 1) * 0x01010101u);
-        AssemblerRegisterZMM table = kernel.Table != 0 ? frame.Vector() : mask;
-        if (kernel.Table != 0)
-        {
-            Span<byte> bytes = stackalloc byte[16];
-            BinaryPrimitives.WriteUInt128LittleEndian(bytes, kernel.Table);
-            frame.BroadcastTable(table, bytes);
-        }
+        Action<AssemblerRegisterZMM> lookUp = LookingUp();
         if (highBits > 0)
         {
             frame.Broadcast(highMask, (((1u << highBits) - 1) << lowBits) * 0x01010101u);
@@ -170,7 +174,7 @@ internal sealed partial class BlockKernelAssembler
                     }
                     code.vpandd(weights, packed, mask);
                     AddHighBits(group);
-                    LookUp();
+                    lookUp(weights);
                     int half = group / (ActivationLayout.Groups / 2);
                     Dot(kernel.HalfBlocks || SplitsSums ? half : 0, group, [weights], scratch);
                 }
@@ -185,14 +189,6 @@ internal sealed partial class BlockKernelAssembler
                 Scale(1, scratch);
             }
         };
-
-        void LookUp()
-        {
-            if (kernel.Table != 0)
-            {
-                code.vpshufb(weights, table, weights);
-            }
-        }
 
         void AddHighBits(int group)
         {
@@ -214,6 +210,20 @@ internal sealed partial class BlockKernelAssembler
             const byte OrOfAnd = 0xF8; // a | (b & c)
             code.vpternlogd(weights, shift == 0 ? plane : scratch, highMask, OrOfAnd);
         }
+    }
+
+    /// <summary>Replaces codes by the bytes of the kernel's table, where it has one.</summary>
+    private Action<AssemblerRegisterZMM> LookingUp()
+    {
+        if (kernel.Table == 0)
+        {
+            return static _ => { };
+        }
+        AssemblerRegisterZMM table = frame.Vector();
+        Span<byte> bytes = stackalloc byte[16];
+        BinaryPrimitives.WriteUInt128LittleEndian(bytes, kernel.Table);
+        frame.BroadcastTable(table, bytes);
+        return codes => code.vpshufb(codes, table, codes);
     }
 
     private void LoadCodes(AssemblerRegisterZMM register, int line)

@@ -13,7 +13,8 @@ namespace Engine.Cpu.Matmul.Kernels;
 /// <param name="Panels">How many of them are multiplied, 1, 2 or 4.</param>
 /// <param name="Tokens">Tokens of the activation tile.</param>
 /// <param name="Activations">What the activations are: float32, or pairs of bfloat16 for VDPBF16PS.</param>
-internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Panels, int Tokens, ActivationForms Activations)
+/// <param name="Scaled">Every so many steps are a group, summed by itself and multiplied by the scales that follow it. Only assembled kernels do that.</param>
+internal readonly record struct FloatKernel(DType DType, int GroupPanels, int Panels, int Tokens, ActivationForms Activations, bool Scaled = false)
 {
     /// <summary>The most tokens of a tile: beside 2 panels they leave 4 of 32 vector registers for operands.</summary>
     public const int MaxTokens = 14;

@@ -40,6 +40,9 @@ internal sealed class FloatKernelAssembler
     /// <summary>Few tokens wait for memory, and a vector is a whole line.</summary>
     private bool ReadsLinesOnce => kernel.Tokens <= MaxTokensWaitingForMemory && kernel.PanelBytes == 64 && !WidensPairs;
 
+    /// <summary>8-bit floats take so many instructions a line that too few loads are in flight. Nibbles take more still, and do not gain.</summary>
+    private bool PrefetchesBytes => kernel.DType is DType.F8_E4M3 or DType.F8_E5M2;
+
     private bool WidensPairs => kernel.DType == DType.BF16 && !dotsPairs;
 
     private static AssemblerRegister64 Weights => rax;
@@ -47,6 +50,7 @@ internal sealed class FloatKernelAssembler
     private static AssemblerRegister64 Activations => rdx;
     private static AssemblerRegister64 Count => r10;
     private static AssemblerRegister64 Accumulators => r9;
+    private static AssemblerRegister64 ScalePointer => r11;
 
     /// <summary>Assembles a kernel: a function of one pointer to <see cref="KernelArguments"/>.</summary>
     public static byte[] Assemble(FloatKernel kernel) => new FloatKernelAssembler(kernel).Assemble();
@@ -57,13 +61,53 @@ internal sealed class FloatKernelAssembler
         code.mov(Weights, __[frame.Arguments]);
         code.mov(Activations, __[frame.Arguments + 16]);
         code.mov(Accumulators, __[frame.Arguments + 24]);
-        code.mov(Count, __[frame.Arguments + 32]);
+        LoadConstant();
+        if (kernel.Scaled)
+        {
+            Groups();
+        }
+        else
+        {
+            for (int i = 0; i < accumulators.Length; i++)
+            {
+                code.vmovups(accumulators[i], __[Accumulators + i * 64]);
+            }
+            AllSteps();
+            for (int i = 0; i < accumulators.Length; i++)
+            {
+                code.vmovups(__[Accumulators + i * 64], accumulators[i]);
+            }
+        }
+        frame.Leave();
+        return frame.Encode();
+    }
+
+    /// <summary>Group by group: its sum, and that times the scales to what is in memory.</summary>
+    private void Groups()
+    {
+        code.mov(ScalePointer, __[frame.Arguments + 136]);
+        Label group = code.CreateLabel();
+        code.Label(ref group);
+        foreach (AssemblerRegisterZMM accumulator in accumulators)
+        {
+            code.vxorps(accumulator, accumulator, accumulator);
+        }
+        AllSteps();
         for (int i = 0; i < accumulators.Length; i++)
         {
-            code.vmovups(accumulators[i], __[Accumulators + i * 64]);
+            code.vmovups(input, __[Accumulators + i * 64]);
+            code.vfmadd231ps(input, accumulators[i], __[ScalePointer + i % kernel.Panels * 64]);
+            code.vmovups(__[Accumulators + i * 64], input);
         }
-        LoadConstant();
+        code.add(Weights, kernel.GroupPanels * 64);
+        code.add(ScalePointer, __[frame.Arguments + 144]);
+        code.dec(__qword_ptr[frame.Arguments + 128]);
+        code.jnz(group);
+    }
 
+    private void AllSteps()
+    {
+        code.mov(Count, __[frame.Arguments + 32]);
         Label loop = code.CreateLabel(), tail = code.CreateLabel(), single = code.CreateLabel(), end = code.CreateLabel();
         code.sub(Count, Unroll);
         code.jl(tail);
@@ -79,13 +123,6 @@ internal sealed class FloatKernelAssembler
         code.dec(Count);
         code.jnz(single);
         code.Label(ref end);
-
-        for (int i = 0; i < accumulators.Length; i++)
-        {
-            code.vmovups(__[Accumulators + i * 64], accumulators[i]);
-        }
-        frame.Leave();
-        return frame.Encode();
     }
 
     private void Steps(int count)
@@ -99,6 +136,10 @@ internal sealed class FloatKernelAssembler
                 if (ReadsLinesOnce)
                 {
                     frame.TouchLine(__[Weights + offset]);
+                }
+                if (PrefetchesBytes && word % words == 0 && offset % 64 == 0)
+                {
+                    frame.PrefetchAhead(Weights, offset);
                 }
                 Load(weights[panel], __[Weights + offset], word % words);
                 if (dotsPairs && tokens >= MinTokensPrefetching)

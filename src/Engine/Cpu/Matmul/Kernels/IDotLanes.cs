@@ -22,7 +22,7 @@ internal unsafe interface IDotLanes<TVector>
     /// <param name="inputs">4 signed inputs of each group, <paramref name="stride"/> words apart.</param>
     /// <param name="stride">Words between groups of <paramref name="inputs"/>.</param>
     /// <param name="groups">4 or 8.</param>
-    /// <param name="bits">Bits of a code, 2 to 8.</param>
+    /// <param name="bits">Bits of a code, 1 to 8.</param>
     /// <param name="start">Where the sums start.</param>
     /// <param name="sums">Receives a vector of int32.</param>
     static abstract void Sum(byte* codes, int* inputs, int stride, int groups, int bits, int start, int* sums);

@@ -33,21 +33,28 @@ internal static unsafe class IntrinsicBlockKernel<TLanes, TVector>
                     Scale(kernel, sums, scales + panel * Panel.Rows, activations, token, accumulator);
                 }
             }
-            weights += kernel.BlockBytes * panels;
+            weights += BlockKernel.CodeBytes(kernel.Bits, kernel.Sparsity, weights) * panels;
             scales += kernel.ScaleVectors * panels * Panel.Rows;
             activations += ActivationLayout.BytesPerToken * tokens;
         }
+        arguments->Weights = weights;
     }
 
     private static void Gather(BlockKernel kernel, byte* weights, int panel, byte* unpacked)
     {
         switch (kernel.Bits)
         {
-            case 4 when kernel.Sparse:
+            case 4 when kernel.Sparsity == CodeSparsity.TwoOfFour:
                 SparseCodes4.Unpack(weights, unpacked, Panel.GroupBytes);
                 break;
-            case 8 when kernel.Sparse:
+            case 8 when kernel.Sparsity == CodeSparsity.TwoOfFour:
                 SparseCodes8.Unpack(weights, unpacked, Panel.GroupBytes);
+                break;
+            case 4 when kernel.Sparsity == CodeSparsity.Unstructured:
+                MaskedCodes4.Unpack(weights, unpacked, Panel.GroupBytes);
+                break;
+            case 8 when kernel.Sparsity == CodeSparsity.Unstructured:
+                MaskedCodes8.Unpack(weights, unpacked, Panel.GroupBytes);
                 break;
             case 1:
                 Codes1.Unpack(weights, unpacked, Panel.GroupBytes);

@@ -13,6 +13,12 @@ internal sealed class KernelFrame
         zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15,
     ];
 
+    private static readonly AssemblerRegisterYMM[] ymm =
+    [
+        ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15,
+        ymm16, ymm17, ymm18, ymm19, ymm20, ymm21, ymm22, ymm23, ymm24, ymm25, ymm26, ymm27, ymm28, ymm29, ymm30, ymm31,
+    ];
+
     // Windows wants the low halves of these back; the other systems let a function use all vectors.
     private static readonly AssemblerRegisterXMM[] preserved = [xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
     private const int PrefetchDistance = 8192;
@@ -37,6 +43,9 @@ internal sealed class KernelFrame
         }
         return registers;
     }
+
+    /// <summary>The lower half of a register.</summary>
+    public static AssemblerRegisterYMM Lower(AssemblerRegisterZMM register) => ymm[register.Value - Register.ZMM0];
 
     /// <summary>Fills a register with a 32-bit constant, here and now.</summary>
     public void Broadcast(AssemblerRegisterZMM register, uint value)

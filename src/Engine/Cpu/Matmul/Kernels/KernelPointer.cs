@@ -21,7 +21,8 @@ internal readonly unsafe struct KernelPointer
     /// <summary>The kernel of an instruction set; assembled on first use and kept.</summary>
     public static KernelPointer For(BlockKernel kernel, MatmulInstructions instructions) => instructions switch
     {
-        MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 when !kernel.Sparse || MatmulInstructionSupport.ShiftsBits => new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
+        MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 when MatmulInstructionSupport.Assembles(kernel.Sparsity) =>
+            new(Assembled(kernel with { CodeBits = kernel.Bits }), true),
         >= MatmulInstructions.Avx512 => Managed(&IntrinsicBlockKernel<Avx512Lanes, Vector512<byte>>.Run),
         MatmulInstructions.AvxVnni => Managed(&IntrinsicBlockKernel<AvxVnniLanes, Vector256<byte>>.Run),
         MatmulInstructions.Avx2 => Managed(&IntrinsicBlockKernel<Avx2Lanes, Vector256<byte>>.Run),
@@ -33,8 +34,20 @@ internal readonly unsafe struct KernelPointer
     public static KernelPointer For<TFormat>(FloatKernel kernel, MatmulInstructions instructions)
         where TFormat : IFloatFormat =>
         instructions is MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16
-            ? new(assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(FloatKernelAssembler.Assemble((FloatKernel)key))), true)
+            ? Assembled(kernel)
             : Managed(&IntrinsicFloatKernel<TFormat>.Run);
+
+    /// <summary>The kernel with scales for a float format, where the instruction set has one.</summary>
+    public static KernelPointer? Scaled(FloatKernel kernel, MatmulInstructions instructions) =>
+        instructions is MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 ? Assembled(kernel) : null;
+
+    /// <summary>The kernel of an instruction set for masked floats; without the instructions it can be assembled of, only that which expands them.</summary>
+    public static KernelPointer For<TFormat>(MaskedFloatKernel kernel, MatmulInstructions instructions)
+        where TFormat : IFloatFormat =>
+        instructions.ExpandsWords()
+            ? new(assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(MaskedFloatKernelAssembler.Assemble((MaskedFloatKernel)key))), true)
+            : kernel.Expands ? Managed(&PortableExpansion<TFormat>.Run)
+            : throw new ArgumentException("masked floats are not multiplied in these instructions", nameof(instructions));
 
     /// <summary>Calls the kernel.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -50,6 +63,9 @@ internal readonly unsafe struct KernelPointer
             ((delegate*<KernelArguments*, void>)address)(arguments);
         }
     }
+
+    private static KernelPointer Assembled(FloatKernel kernel) =>
+        new(assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(FloatKernelAssembler.Assemble((FloatKernel)key))), true);
 
     private static nint Assembled(BlockKernel kernel) =>
         assembled.GetOrAdd(kernel, static key => ExecutableMemory.Place(BlockKernelAssembler.Assemble((BlockKernel)key)));

@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics.Arm;
 using System.Runtime.Intrinsics.X86;
+using Engine.Cpu.Matmul.Formats;
 
 namespace Engine.Cpu.Matmul.Kernels;
 
@@ -48,8 +49,19 @@ internal static class MatmulInstructionSupport
         _ => throw new ArgumentOutOfRangeException(nameof(set)),
     };
 
-    /// <summary>512-bit VPMULTISHIFTQB (AVX-512 VBMI: CPUID leaf 7, ECX bit 1), which 2:4-sparse kernels are assembled with.</summary>
-    public static bool ShiftsBits { get; } = X86Base.IsSupported && Avx512BW.IsSupported && (X86Base.CpuId(7, 0).Ecx & (1 << 1)) != 0;
+    /// <summary>
+    /// Kernels without zeros can be assembled, where 512-bit VPDPBUSD is there: those of 2:4 need VPMULTISHIFTQB (AVX-512 VBMI), others VPEXPANDB (AVX-512 VBMI2).
+    /// </summary>
+    public static bool Assembles(CodeSparsity sparsity) => sparsity switch
+    {
+        CodeSparsity.TwoOfFour => Avx512Vbmi.IsSupported,
+        CodeSparsity.Unstructured => Avx512Vbmi2.IsSupported,
+        _ => true,
+    };
+
+    /// <summary>512-bit VPEXPANDW (AVX-512 VBMI2) in assembled kernels, which puts masked floats to their places.</summary>
+    public static bool ExpandsWords(this MatmulInstructions set) =>
+        set is MatmulInstructions.Avx512Vnni or MatmulInstructions.Avx512Bf16 && Avx512Vbmi2.IsSupported;
 
     /// <summary>AVX512_BF16 is CPUID leaf 7, subleaf 1, EAX bit 5; subleaf 0 says in EAX which subleaves there are.</summary>
     private static bool HasBf16() => X86Base.CpuId(7, 0).Eax >= 1 && (X86Base.CpuId(7, 1).Eax & (1 << 5)) != 0;

@@ -1,6 +1,6 @@
 using System.Globalization;
 
-namespace Engine.Transforms.Pruning;
+namespace Engine.Checkpoints;
 
 /// <summary>Which weights of a matrix become zero: a part of them, or two of every four along the inputs.</summary>
 public sealed record SparsityPattern
