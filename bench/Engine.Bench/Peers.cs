@@ -14,6 +14,9 @@ internal static class Peers
     private const int PromptTokens = 512;
     private const int GeneratedTokens = 64;
 
+    // Of each process, which warms up first: so many runs, of which our figure is the median and that of llama-bench the mean.
+    private const int Runs = 3;
+
     /// <summary>
     /// <c>peers --host Host.dll[,extra,arguments] --peer name=path/to/llama-bench[,extra,arguments] … --model FILE … -t 1,2 -r 3</c>
     /// </summary>
@@ -77,7 +80,7 @@ internal static class Peers
     private static Speed Measure(Engine engine, string model, int threads)
     {
         bool ours = engine.Command == "dotnet";
-        string[] common = ["-m", model, "-t", $"{threads}", "-p", $"{PromptTokens}", "-n", $"{GeneratedTokens}", "-r", "1"];
+        string[] common = ["-m", model, "-t", $"{threads}", "-p", $"{PromptTokens}", "-n", $"{GeneratedTokens}", "-r", $"{Runs}"];
         ProcessStartInfo start = new(engine.Command, [.. engine.Arguments, .. common])
         {
             RedirectStandardOutput = true,

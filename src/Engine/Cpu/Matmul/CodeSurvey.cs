@@ -16,7 +16,7 @@ namespace Engine.Cpu.Matmul;
 internal readonly record struct CodeSurvey(CodeSparsity Sparsity, KeptCodes? Kept)
 {
     // The parts of 8-bit and 4-bit codes up to which leaving out the others was measured to be faster with one token.
-    private const double MostKept8 = 0.52, MostKept4 = 0.42;
+    private const double MostKept8 = 0.52, MostKept4 = 0.33;
 
     /// <summary>Reads the codes of a row as they are packed. Several threads read at once.</summary>
     public delegate void RowReader(int row, Span<byte> codes);
