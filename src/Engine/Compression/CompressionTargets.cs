@@ -24,7 +24,7 @@ internal readonly record struct MatrixPlace(string Tensor, int? Slice)
 internal sealed record TargetMatrix(MatrixPlace Place, int Rows, int Columns, bool Transposed, HashSet<MatrixPlace> Copies, DType Stored)
 {
     /// <summary>Its weights become blocks of codes that are chosen here, not when a GGUF is written.</summary>
-    public bool IsBlocks => BlockMatrix.Takes(Stored);
+    public bool IsBlocks => QuantizedBlocks.Takes(Stored);
 }
 
 /// <summary>Matrices that are multiplied with the same rows.</summary>
@@ -192,7 +192,7 @@ internal sealed class CompressionTargets
     /// <summary>Blocks where their codes are chosen here; otherwise the floats that the weights were, or F32 where they were none.</summary>
     private DType Stored(TensorView tensor, bool transposed)
     {
-        if (blocks?.Invoke(tensor.Name) is { } type && BlockMatrix.Takes(type))
+        if (blocks?.Invoke(tensor.Name) is { } type && QuantizedBlocks.Takes(type))
         {
             return transposed
                 ? throw new EngineException(

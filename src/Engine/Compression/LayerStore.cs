@@ -65,7 +65,7 @@ internal sealed class LayerStore : IDisposable
         TensorSource.FromValues(place.ToString(), shape, values, dtype);
 
     /// <summary>The tensor that a matrix of blocks is stored as.</summary>
-    public static TensorSource Blocks(MatrixPlace place, int rows, BlockMatrix matrix)
+    public static TensorSource Blocks(MatrixPlace place, int rows, QuantizedBlocks matrix)
     {
         byte[] bytes = matrix.ToBytes();
         return new TensorSource(place.ToString(), DType.U8, [rows, bytes.Length / rows], stream => stream.Write(bytes));

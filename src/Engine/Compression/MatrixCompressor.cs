@@ -39,7 +39,7 @@ internal sealed class MatrixCompressor(CompressionOptions options, Checkpoint ch
         (MatrixPlace place, int rows, int columns) = (matrix.Place, matrix.Rows, matrix.Columns);
         float[] weights = Read(matrix);
         QuantizedMatrix? quantized = options.Quantize is null ? null : new QuantizedMatrix(rows, columns, options.Quantize, matrix.Stored);
-        BlockMatrix? blocks = matrix.IsBlocks ? new BlockMatrix(rows, columns, matrix.Stored) : null;
+        QuantizedBlocks? blocks = matrix.IsBlocks ? new QuantizedBlocks(rows, columns, matrix.Stored) : null;
         // An expert that no token of the text went to has no norms.
         bool[]? pruned = (options.Prune, options.Criterion) switch
         {

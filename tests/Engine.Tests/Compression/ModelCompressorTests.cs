@@ -274,7 +274,7 @@ public sealed class ModelCompressorTests : IDisposable
                 chosen.Values.SelectMany(static rows => rows).Order(),
                 found.Where(tensor => written[tensor.Key].Columns % 32 == 0).SelectMany(static tensor => tensor.Value).Order());
             Assert.True(chosen.Keys.Where(found.ContainsKey).All(tensor => chosen[tensor].Order().SequenceEqual(found[tensor].Order())));
-            Assert.All(Linears(written).Where(tensor => written[tensor].Columns % 32 == 0), tensor => Assert.True(BlockMatrix.Takes(written[tensor].DType), tensor));
+            Assert.All(Linears(written).Where(tensor => written[tensor].Columns % 32 == 0), tensor => Assert.True(QuantizedBlocks.Takes(written[tensor].DType), tensor));
         }
 
         static string[] Rows(TensorView tensor) =>

@@ -9,7 +9,7 @@ using Engine.Transforms.Quantization;
 namespace Engine.Tests.Transforms;
 
 /// <summary>Blocks of GGUF whose codes are chosen one by one.</summary>
-public sealed class BlockMatrixTests
+public sealed class QuantizedBlocksTests
 {
     public static TheoryData<string> Formats => [.. QuantizationRecipe.All.Select(static recipe => recipe.Name)
         .Where(static name => Enum.TryParse(name, out DType dtype) && dtype is not (DType.F32 or DType.F16 or DType.BF16))];
@@ -28,7 +28,7 @@ public sealed class BlockMatrixTests
         {
             weights[i] *= MathF.Exp(3 * random.NextSingle()) * 1e-3f;
         }
-        var matrix = new BlockMatrix(rows, columns, dtype);
+        var matrix = new QuantizedBlocks(rows, columns, dtype);
         float[] rounded = new float[weights.Length];
         for (int row = 0; row < rows; row++)
         {
@@ -80,7 +80,7 @@ public sealed class BlockMatrixTests
         int[] largestFirst = [.. Enumerable.Range(0, layer.Columns).OrderByDescending(column => norms[column])];
         foreach (int[]? order in (int[]?[])[null, largestFirst])
         {
-            var target = new BlockMatrix(layer.Rows, layer.Columns, dtype);
+            var target = new QuantizedBlocks(layer.Rows, layer.Columns, dtype);
             float[] left = [.. layer.Weights];
             OptimalBrainSurgeon.Run(
                 left, layer.Rows, layer.Columns, InverseFactor.Compute(moment.ToMatrix(order), layer.Columns), pattern: null, target: target, order: order);
@@ -101,7 +101,7 @@ public sealed class BlockMatrixTests
         var layer = new CorrelatedLayer(Seed.Fresh(), 6, 256, 300);
         var moment = new SecondMoment(layer.Columns, full: true);
         moment.Add(layer.Inputs, layer.Samples);
-        var target = new BlockMatrix(layer.Rows, layer.Columns, dtype);
+        var target = new QuantizedBlocks(layer.Rows, layer.Columns, dtype);
         OptimalBrainSurgeon.Run(
             [.. layer.Weights], layer.Rows, layer.Columns, InverseFactor.Compute(moment.ToMatrix(), layer.Columns), SparsityPattern.TwoOfFour, target: target);
         Assert.All(Decode(dtype, target.ToBytes()).Chunk(4), static group => Assert.True(group.Count(static weight => weight == 0) >= 2));
@@ -111,9 +111,9 @@ public sealed class BlockMatrixTests
     public void Floats_have_no_codes()
     {
         Assert.All(QuantizationRecipe.All, static recipe =>
-            Assert.Equal(Engine.Compression.CompressionOptions.HasCodes(recipe), BlockMatrix.Takes(recipe.For("blk.0.attn_q.weight", [256, 256], 4, false))));
-        Assert.Throws<ArgumentException>(static () => new BlockMatrix(1, 32, DType.F16));
-        Assert.Throws<ArgumentException>(static () => new BlockMatrix(1, 40, DType.Q4_0));
+            Assert.Equal(Engine.Compression.CompressionOptions.HasCodes(recipe), QuantizedBlocks.Takes(recipe.For("blk.0.attn_q.weight", [256, 256], 4, false))));
+        Assert.Throws<ArgumentException>(static () => new QuantizedBlocks(1, 32, DType.F16));
+        Assert.Throws<ArgumentException>(static () => new QuantizedBlocks(1, 40, DType.Q4_0));
     }
 
     private static float[] Decode(DType dtype, byte[] stored)

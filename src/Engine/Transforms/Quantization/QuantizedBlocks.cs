@@ -6,7 +6,7 @@ namespace Engine.Transforms.Quantization;
 /// <summary>
 /// A matrix of GGUF's blocks that is being made: the codec of the type chooses the scales of a block, then weights are rounded to what its codes stand for, one by one.
 /// </summary>
-public sealed class BlockMatrix : IWeightGrid
+public sealed class QuantizedBlocks : IWeightGrid
 {
     private readonly BlockGrid grid;
     private readonly byte[] codes, bytes;
@@ -17,7 +17,7 @@ public sealed class BlockMatrix : IWeightGrid
     /// <param name="columns">Inputs, whole blocks.</param>
     /// <param name="dtype">The type.</param>
     /// <exception cref="ArgumentException">It has no codes to choose (<see cref="Takes"/>), or rows are not whole blocks.</exception>
-    public BlockMatrix(int rows, int columns, DType dtype)
+    public QuantizedBlocks(int rows, int columns, DType dtype)
     {
         grid = BlockGrid.For(dtype) ?? throw new ArgumentException($"{dtype} has no codes to choose", nameof(dtype));
         (GroupColumns, blockBytes) = (dtype.Info().BlockElements, dtype.Info().BlockBytes);
