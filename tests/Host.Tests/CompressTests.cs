@@ -122,7 +122,7 @@ public sealed class CompressTests : IDisposable
     [InlineData("--narrow", "--narrow", "1")]
     [InlineData("--drop-heads: needs a text", "--drop-heads", "1")]
     [InlineData("--drop-heads: expected a number of heads or a part", "--drop-heads", "1.5")]
-    [InlineData("--drop-heads: expected a number of heads or a part", "--quantize", "int8", "--drop-heads", "-1")]
+    [InlineData("--drop-heads: expected a number of heads or a part", "--drop-heads", "-1")]
     [InlineData("--act-order: is the order of GPTQ", "--quantize", "int4", "--act-order", "true")]
     [InlineData("--method: F16 has no codes to choose", "--quantize", "F16", "--method", "gptq")]
     [InlineData("--chunks: belongs to", "--prune", "2:4", "--chunks", "5")]

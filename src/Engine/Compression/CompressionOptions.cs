@@ -102,8 +102,6 @@ public sealed record CompressionOptions
     /// <exception cref="EngineException">They do not; <see cref="EngineException.Item"/> names the property.</exception>
     public void Validate()
     {
-        Require(
-            ChangesWeights || ChangesStructure || Gguf is not null, nameof(Prune), "expected something to do: neither pruning nor a format is asked for");
         Require(DropLayers >= 0, nameof(DropLayers), $"expected at least 0, found {DropLayers}");
         Require(ShareLayers >= 0, nameof(ShareLayers), $"expected at least 0, found {ShareLayers}");
         Require(DropExperts >= 0, nameof(DropExperts), $"expected at least 0, found {DropExperts}");
@@ -115,6 +113,8 @@ public sealed record CompressionOptions
             string.Create(CultureInfo.InvariantCulture, $"expected a number of heads or a part below 1, found {DropHeads}"));
         Require(
             Narrow is >= 0 and < 1, nameof(Narrow), string.Create(CultureInfo.InvariantCulture, $"expected a part below 1, found {Narrow}"));
+        Require(
+            ChangesWeights || ChangesStructure || Gguf is not null, nameof(Prune), "expected something to do: neither pruning nor a format is asked for");
         Require(Quantize is null || Gguf is null, nameof(Quantize), "expected integers for a folder or a format of GGUF, found both");
         Require(Enum.IsDefined(Criterion), nameof(Criterion), $"expected a criterion, found {Criterion}");
         Require(Enum.IsDefined(Method), nameof(Method), $"expected a method, found {Method}");

@@ -3,6 +3,7 @@ using System.Text;
 using Engine.Checkpoints;
 using Engine.Checkpoints.Writing;
 using Engine.Cpu;
+using Engine.Cpu.Matmul.Kernels;
 using Engine.Tests.Plans.Oracle;
 
 namespace Engine.Tests.Checkpoints;
@@ -53,7 +54,7 @@ public sealed class MaskedFolderTests
         int[] tokens = model.Tokens(6);
         using var dense = new ModelHarness(CheckpointFile.Open(folder.Path), new CpuBackend(new CpuOptions { Threads = 1 }));
         using var masked = new ModelHarness(CheckpointFile.Open(folder.Path, masks), new CpuBackend(new CpuOptions { Threads = 1 }));
-        Assert.InRange(masked.Executor.WeightBytes, 1, dense.Executor.WeightBytes - 1);
+        Assert.Equal(MatmulInstructionSupport.Best.ExpandsWords(), masked.Executor.WeightBytes < dense.Executor.WeightBytes);
         // The same model with its zeros stored.
         using var plain = new TemporaryFolder();
         using (Checkpoint source = CheckpointFile.Open(folder.Path, masks))

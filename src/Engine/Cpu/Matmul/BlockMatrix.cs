@@ -222,10 +222,7 @@ internal abstract unsafe class BlockMatrix<TCodes, TScales> : PackedMatrix
                 arguments.Activations =
                     activations + first * ActivationLayout.TokenBytes(Inputs) + block * (long)(ActivationLayout.BytesPerToken * tokens);
                 arguments.Accumulators = sums + first * Panel.Rows;
-                if (!Assembled)
-                {
-                    arguments.Kernel = DirectKernel(tokens);
-                }
+                arguments.Kernel = DirectKernel(tokens); // Sparse codes have no assembled kernel on some processors with VNNI.
                 direct[tokens].Run(&arguments);
             }
             cursor.Codes = arguments.Weights;
